@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * plant - named bugs, compiled in only where a build asks for one (meson -Dplant=NAME), so that the test which guards a
+ * promise can be seen to catch its breach. `PLANTED(NAME)` is a constant 0 in every other build.
+ *
+ * The bugs, as meson names them:
+ *     cached-open    opens are not direct
+ *     early-publish  blocks are set in `committed` before the COMMIT
+ *     mark-first     only the first block that a request touches is marked
+ *     stale-plane    the switch of eras keeps the old era's `committed`
+ *     no-drain       the switch of eras does not wait for writes in flight
+ *     show-early     a checkpoint shows its era before the image's fsync
+ *     retry-fsync    a failed fsync is forgotten
+ */
+#ifndef BASE_PLANT_H
+#define BASE_PLANT_H
+
+/* 1 where the macro is defined as 1, else 0 (the way of the kernel's IS_BUILTIN(), linux/kconfig.h). */
+#define PLANTED(name) PLANT_IS_ONE(PLANT_##name)
+#define PLANT_IS_ONE(value) PLANT_IS_ONE_(value)
+#define PLANT_IS_ONE_(value) PLANT_SECOND(PLANT_COMMA_##value 1, 0, 0)
+#define PLANT_COMMA_1 0,
+#define PLANT_SECOND(first, second, ...) second
+
+#endif

@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * ctl - how era-cli and a live instance find and talk to each other.
+ *
+ * Dialogue. The client connects to the instance's Unix stream socket and sends one JSON object a line, at most
+ * CTL_LINE_MAX bytes; the server answers each with one line:
+ *
+ *     {"request": "status"}                        {"ok": true, "state": "running", ...}
+ *     {"request": "checkpoint", "label": "x"}      {"ok": true, "era": 7}
+ *     {"request": "nonsense"}                      {"ok": false, "exit": 1, "error": "unknown request ..."}
+ *
+ * A connection that is silent for CTL_IDLE_S between requests is closed, also in the middle of a line. What a
+ * connection holds (a closed gate) is let go when it ends, however it ends.
+ *
+ * Only the instance's own user and root are served (SO_PEERCRED); the socket has mode 0600.
+ *
+ * The registry: one file NONCE.json a live instance, mode 0600, in its user's run folder (base/run.h), with a
+ * struct ctl_instance; its socket is NONCE.sock beside it. Written whole or not at all. An entry whose process (pid and
+ * start time) is gone is dead, and is passed over.
+ */
+#ifndef CONTROL_CTL_H
+#define CONTROL_CTL_H
+
+#include "base/err.h"
+
+#include <jansson.h>
+#include <limits.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#define CTL_LINE_MAX 65536u
+#define CTL_IDLE_S 5
+#define CTL_CONNECTIONS_MAX 64
+
+struct ctl_instance {
+	char nonce[33]; /* hex, 32 digits */
+	char uuid[37];
+	pid_t pid;
+	uint64_t pid_start; /* /proc/PID/stat field 22 */
+	bool read_only;
+	char image[PATH_MAX]; /* absolute */
+	char metadata[PATH_MAX]; /* absolute */
+	char mountpoint[PATH_MAX]; /* absolute */
+	char file[PATH_MAX]; /* the mounted file: mountpoint itself, or the file in it */
+	char socket[PATH_MAX];
+	uint64_t mount_dev; /* st_dev of the mount */
+	uint64_t image_dev, image_ino; /* of the backing image */
+};
+
+/* Start time of a process, in clock ticks after boot. 0 or -errno (-ENOENT: no such process). */
+int ctl_process_start(pid_t pid, uint64_t *ret_start);
+
+/* Writes instance's entry into dir, or removes it. 0 or -errno. */
+int ctl_registry_write(const char *dir, const struct ctl_instance *instance, struct err *err);
+void ctl_registry_remove(const char *dir, const char *nonce);
+
+/* Calls visit for each live instance that the caller may look into (run_each_dir()). A non-zero return ends it and is
+ * given back. Damaged and dead entries are passed over. */
+int ctl_registry_each(int (*visit)(const struct ctl_instance *instance, void *arg), void *arg);
+
+/*
+ * Finds the live instance that target names: its mount point, its mounted file, its image (also by another name of the
+ * same inode) or its metadata. 1 found, 0 not live, -errno with err. Looks at names before it touches the path, so that
+ * a dead mount is no obstacle.
+ */
+int ctl_resolve(const char *target, struct ctl_instance *ret_instance, struct err *err);
+
+/* --- client --- */
+
+struct ctl_client;
+
+int ctl_connect(const char *socket, struct ctl_client **ret_client, struct err *err);
+void ctl_disconnect(struct ctl_client *client);
+
+/* Sends request (borrowed) and waits for the reply, at most timeout_s (0: for ever). 0 and a new reference in
+ * *ret_reply when it says ok; else its error in err (exit and text as the server gave them), or -EIO when the line
+ * broke. */
+int ctl_call(
+	struct ctl_client *client, const json_t *request, unsigned int timeout_s, json_t **ret_reply, struct err *err);
+
+/* The two halves of ctl_call(), for a client of several servers that asks all before it waits for any. Replies come in
+ * the order of the requests. */
+int ctl_send(struct ctl_client *client, const json_t *request, struct err *err);
+int ctl_receive(struct ctl_client *client, unsigned int timeout_s, json_t **ret_reply, struct err *err);
+
+/* --- server --- */
+
+struct ctl_server;
+
+struct ctl_handler {
+	/*
+	 * One request of a connection, on that connection's thread. Returns 0 and a new reference to an object in
+	 * *ret_reply ("ok" is added), or -errno with err filled. *state belongs to the connection, NULL at first.
+	 */
+	int (*handle)(void *arg, void **state, const json_t *request, json_t **ret_reply, struct err *err);
+	/* The connection ended; lets go of state (NULL when handle left it so). Once a connection, on the same thread,
+	 * after its last handle. */
+	void (*closed)(void *arg, void *state);
+	void *arg;
+};
+
+/* Binds the socket (a stale one, to which nobody listens, is replaced; a live one is -EADDRINUSE) and serves it, a
+ * thread a connection. handler is copied. */
+int ctl_server_start(
+	const char *socket, const struct ctl_handler *handler, struct ctl_server **ret_server, struct err *err);
+
+/* Closes all connections, waits for their handlers, removes the socket. NULL is fine. */
+void ctl_server_stop(struct ctl_server *server);
+
+/* --- words of the grammar, for both sides --- */
+
+/* String member key of object, or NULL. */
+const char *ctl_string(const json_t *object, const char *key);
+
+/* Unsigned member: 0 and *ret_value; -ENOENT missing; -EINVAL not an integer >= 0. Eras are JSON integers (at most
+ * 2^63 - 1). */
+int ctl_u64(const json_t *object, const char *key, uint64_t *ret_value);
+
+#endif

@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: MIT */
+#include "target.h"
+
+#include "instances.h"
+
+#include "base/cleanup.h"
+#include "base/io.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#define TARGET_VARIABLE "ERAIMGFS_TARGET"
+#define TARGET_SQLITE_MAGIC "SQLite format 3" /* with its NUL */
+
+static int target_no_memory(struct err *err)
+{
+	return err_set(err, -ENOMEM, "out of memory");
+}
+
+/* No word names a target, and there are several or none. */
+static int target_refuse_choice(const struct instances *instances, struct err *err)
+{
+	if (instances->nr == 0)
+		return err_set_exit(err, ERR_EXIT_USAGE, -EINVAL,
+			"no TARGET is given and no instance is live: name a mount point, an image or its metadata");
+	CLEANUP_FREE char *names = NULL;
+	size_t size;
+	FILE *stream = open_memstream(&names, &size);
+	if (stream == NULL)
+		return target_no_memory(err);
+	for (size_t i = 0; i < instances->nr; i++)
+		fprintf(stream, "%s%s", i > 0 ? ", " : "", instances->items[i].mountpoint);
+	if (fclose(stream) != 0)
+		return target_no_memory(err);
+	return err_set_exit(
+		err, ERR_EXIT_USAGE, -EINVAL, "no TARGET is given and several instances are live: %s", names);
+}
+
+static int target_find_only(struct target *target, struct err *err)
+{
+	struct instances instances;
+	int r = instances_load(&instances, err);
+	if (r < 0)
+		return r;
+	if (instances.nr == 1) {
+		target->live = true;
+		target->instance = instances.items[0];
+		target->name = strdup(target->instance.mountpoint);
+		r = target->name != NULL ? 0 : target_no_memory(err);
+	} else {
+		r = target_refuse_choice(&instances, err);
+	}
+	instances_clear(&instances);
+	return r;
+}
+
+/* A plain read: allowed, as this process has no SQLite connection open yet. 1, 0 or -errno. */
+static int target_is_sqlite(const char *path)
+{
+	/* It may be a pipe: do not wait for its writer. */
+	CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	if (fd < 0)
+		return -errno;
+	char magic[sizeof(TARGET_SQLITE_MAGIC)];
+	struct stat st;
+	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
+		return 0;
+	ssize_t n = io_pread_full(fd, magic, sizeof(magic), 0);
+	if (n < 0)
+		return (int)n;
+	return n == sizeof(magic) && memcmp(magic, TARGET_SQLITE_MAGIC, sizeof(magic)) == 0;
+}
+
+/* An instance holds an OFD write lock on the first byte of DATABASE.lock for life. */
+static int target_check_unlocked(const char *database, struct err *err)
+{
+	CLEANUP_FREE char *resolved = realpath(database, NULL);
+	CLEANUP_FREE char *path = NULL;
+	if (resolved == NULL)
+		return err_set(err, -errno, "%s: %m", database);
+	if (asprintf(&path, "%s.lock", resolved) < 0) {
+		path = NULL;
+		return target_no_memory(err);
+	}
+	CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	if (fd < 0 && errno == ENOENT)
+		return 0;
+	/* Only asked, never taken: an instance that starts now must not find it busy. */
+	struct flock lock = { .l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = 0, .l_len = 1 };
+	if (fd < 0 || fcntl(fd, F_OFD_GETLK, &lock) < 0)
+		return err_set(err, -errno, "%s: cannot tell whether the metadata is in use: %m", path);
+	if (lock.l_type == F_UNLCK)
+		return 0;
+	return err_set_exit(err, ERR_EXIT_REFUSED, -EBUSY,
+		"%s: is in use by another user's eraimgfs (run era-cli as that user or as root)", database);
+}
+
+/* PATH.era in *ret_database when it exists, else NULL there. 0 or -ENOMEM. */
+static int target_find_beside(const char *path, char **ret_database)
+{
+	char *database;
+	if (asprintf(&database, "%s.era", path) < 0)
+		return -ENOMEM;
+	if (access(database, F_OK) == 0) {
+		*ret_database = database;
+	} else {
+		free(database);
+		*ret_database = NULL;
+	}
+	return 0;
+}
+
+/* Fills database and image of a target that is not live. */
+static int target_find_offline(struct target *target, struct err *err)
+{
+	int r = target_is_sqlite(target->name);
+	if (r < 0 && r != -ENOENT && r != -ENOTDIR)
+		return err_set(err, r, "%s: %s", target->name, strerror(-r));
+	char *resolved = realpath(target->name, NULL);
+	if (r == 1 && resolved != NULL) {
+		target->database = resolved;
+		return 0;
+	}
+	/* eraimgfs follows symlinks before it appends .era. An image that is away still has its metadata's name. */
+	target->image = resolved;
+	r = resolved != NULL ? target_find_beside(resolved, &target->database) : 0;
+	if (r == 0 && target->database == NULL)
+		r = target_find_beside(target->name, &target->database);
+	if (r < 0)
+		return target_no_memory(err);
+	if (target->database != NULL)
+		return 0;
+	return err_set(err, -ENOENT,
+		"%s: %s, and there is no %s.era: mount the image first (eraimgfs IMAGE MOUNTPOINT), or name its metadata",
+		target->name, resolved != NULL ? "no live instance and no metadata" : "does not exist",
+		resolved != NULL ? resolved : target->name);
+}
+
+static int target_find_named(struct target *target, struct err *err)
+{
+	int r = ctl_resolve(target->name, &target->instance, err);
+	if (r < 0)
+		return r;
+	target->live = r == 1;
+	if (target->live)
+		return 0;
+	r = target_find_offline(target, err);
+	return r < 0 ? r : target_check_unlocked(target->database, err);
+}
+
+int target_find(const char *text, struct target **ret_target, struct err *err)
+{
+	struct target *target = calloc(1, sizeof(*target));
+	if (target == NULL)
+		return target_no_memory(err);
+	const char *preset = getenv(TARGET_VARIABLE);
+	if (text == NULL && preset != NULL && preset[0] != '\0')
+		text = preset;
+	int r;
+	if (text != NULL) {
+		target->name = strdup(text);
+		r = target->name != NULL ? target_find_named(target, err) : target_no_memory(err);
+	} else {
+		r = target_find_only(target, err);
+	}
+	if (r == 0 && target->live) {
+		target->database = strdup(target->instance.metadata);
+		r = target->database != NULL ? 0 : target_no_memory(err);
+	}
+	if (r < 0) {
+		target_free(target);
+		return r;
+	}
+	*ret_target = target;
+	return 0;
+}
+
+void target_free(struct target *target)
+{
+	if (target == NULL)
+		return;
+	free(target->name);
+	free(target->database);
+	free(target->image);
+	free(target);
+}
+
+int target_require_live(const struct target *target, const char *deed, struct err *err)
+{
+	if (target->live)
+		return 0;
+	return err_set(err, -ENOTCONN, "%s: is not mounted: %s needs a live instance: mount it with eraimgfs first",
+		target->name, deed);
+}
+
+int target_call(
+	const struct target *target, json_t *request, unsigned int timeout_s, json_t **ret_reply, struct err *err)
+{
+	struct ctl_client *client = NULL;
+	int r;
+	if (request == NULL)
+		return target_no_memory(err);
+	r = ctl_connect(target->instance.socket, &client, err);
+	if (r == 0)
+		r = ctl_call(client, request, timeout_s, ret_reply, err);
+	if (r < 0)
+		err_prefix(err, "%s", target->name);
+	ctl_disconnect(client);
+	json_decref(request);
+	return r;
+}
+
+int target_read(const struct target *target, struct meta_reader **ret_reader, struct err *err)
+{
+	return meta_reader_open(target->database, ret_reader, err);
+}

@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * checkpoint - the switch of eras, and names for eras.
+ *
+ * begin:  close the gate, wait for the writes inside.
+ * commit: COMMIT current_era = N+1 (small: no bits), an empty `committed`, open the gate; then, while writers go on,
+ *         fsync the image; then COMMIT durable_era = N+1 and the label: only now may anybody see N+1.
+ *
+ * Why the image's fsync comes before N+1 is shown: who is told N+1 may copy the image and later ask since N+1. Were a
+ * write of era N still in the cache at that moment, a power loss could take it back after the copy had it, and the
+ * restored image would differ from the copy in a block that is not in since N+1.
+ *
+ * Why the gate may reopen before it: writes that land meanwhile are of era N+1, and are in every since N+1.
+ */
+#include "core_private.h"
+
+#include "base/plant.h"
+
+#include <errno.h>
+#include <string.h>
+#include <time.h>
+
+/* How long writes in flight may keep a checkpoint, and with it all other writes, waiting. */
+#define CHECKPOINT_DRAIN_S 10
+
+static struct timespec deadline_in(clockid_t clock, int seconds)
+{
+	struct timespec until;
+	clock_gettime(clock, &until);
+	until.tv_sec += seconds;
+	return until;
+}
+
+static int refuse_unless_running(struct era *era, struct err *err)
+{
+	if (era->read_only)
+		return err_set(err, -EROFS, "the image is mounted read-only: its era does not change");
+	if (era_has_failed(era))
+		return err_set(
+			err, -EIO, "the instance has failed (%s): unmount and mount again to recover", era->failure);
+	return 0;
+}
+
+int era_checkpoint_begin(struct era *era, struct err *err)
+{
+	int r = refuse_unless_running(era, err);
+	if (r < 0)
+		return r;
+	struct timespec until = deadline_in(CLOCK_REALTIME, ERA_SWITCH_WAIT_S);
+	if (pthread_mutex_timedlock(&era->switch_lock, &until) != 0)
+		return err_set(
+			err, -EBUSY, "another checkpoint has held the image for %d s: try again", ERA_SWITCH_WAIT_S);
+	r = bm_new(era->nr_blocks, &era->next_committed);
+	if (r < 0) {
+		pthread_mutex_unlock(&era->switch_lock);
+		return err_set(err, r, "out of memory");
+	}
+	until = deadline_in(CLOCK_MONOTONIC, CHECKPOINT_DRAIN_S);
+	r = gate_close(&era->gate, &until);
+	if (r < 0) {
+		era_checkpoint_abort(era);
+		return err_set(err, r, "writes in flight did not finish within %d s: the backing disk is slow or stuck",
+			CHECKPOINT_DRAIN_S);
+	}
+	return 0;
+}
+
+/* Lets writers on, in whatever era it is now. */
+static void switch_open_gate(struct era *era)
+{
+	gate_open(&era->gate);
+	request_gate_opened(era);
+}
+
+void era_checkpoint_abort(struct era *era)
+{
+	switch_open_gate(era);
+	bm_free(era->next_committed);
+	era->next_committed = NULL;
+	pthread_mutex_unlock(&era->switch_lock);
+}
+
+/* The gate is closed and drained. On success next_committed holds the old era's plane. */
+static int switch_commit(struct era *era, uint64_t *ret_era, struct err *err)
+{
+	metalock_urgent(era);
+	int r = era_has_failed(era) ? -EIO : meta_begin(era->meta, META_FULL);
+	if (r == 0) {
+		*ret_era = ++meta_pending(era->meta)->current_era;
+		if (PLANTED(SHOW_EARLY))
+			meta_pending(era->meta)->durable_era = *ret_era;
+		/* Guards against a crash that finds writes of the new era recorded in the old one. */
+		r = era_commit(era, "a new era");
+	}
+	if (r == 0 && !PLANTED(STALE_PLANE)) {
+		struct bm *old = era->committed;
+		era->committed = era->next_committed;
+		era->next_committed = old;
+	}
+	metalock_release(era);
+	return r < 0 ? err_set(err, r, "the new era cannot be recorded in %s: %s", era->metadata_path, strerror(-r))
+		     : 0;
+}
+
+/* The image's data of all eras below new_era is durable: the era may be seen. */
+static int switch_publish(struct era *era, uint64_t new_era, const char *label, struct err *err)
+{
+	metalock_urgent(era);
+	int r = era_has_failed(era) ? -EIO : meta_begin(era->meta, META_FULL);
+	if (r == 0) {
+		meta_pending(era->meta)->durable_era = new_era;
+		if (label)
+			r = meta_label_set(era->meta, label, new_era);
+		if (r < 0) {
+			meta_rollback(era->meta);
+		} else {
+			/* Guards against a crash after the reply that forgets the era (or its label) that was shown. */
+			r = era_commit(era, "a checkpoint");
+		}
+	}
+	/* Guards against a database that is put back from an older copy: it would give out this number again. */
+	if (r == 0)
+		r = meta_witness_write(era->metadata_path, meta_super(era->meta));
+	metalock_release(era);
+	return r < 0 ? err_set(err, r, "the checkpoint cannot be recorded in %s: %s", era->metadata_path, strerror(-r))
+		     : 0;
+}
+
+static int refuse_bad_label(const char *name, struct err *err)
+{
+	if (meta_label_is_valid(name))
+		return 0;
+	return err_set_exit(err, ERR_EXIT_USAGE, -EINVAL,
+		"\"%s\" is not a label: a letter or _, then letters, digits, '.', '_' or '-', at most %d bytes", name,
+		META_LABEL_MAX);
+}
+
+int era_checkpoint_commit(struct era *era, const char *label, uint64_t *ret_era, struct err *err)
+{
+	uint64_t new_era = 0;
+
+	int r = label ? refuse_bad_label(label, err) : 0;
+	if (r == 0)
+		r = switch_commit(era, &new_era, err);
+	switch_open_gate(era);
+	bm_free(era->next_committed);
+	era->next_committed = NULL;
+	if (r == 0) {
+		/* Guards the copy that may be taken after the reply against a power loss: see the top of this file. */
+		r = era_flush_image(era);
+		if (r < 0)
+			err_set(err, r, "fsync of the image failed: unmount and mount again to recover");
+	}
+	if (r == 0)
+		r = switch_publish(era, new_era, label, err);
+	pthread_mutex_unlock(&era->switch_lock);
+	if (r < 0)
+		return r;
+	atomic_fetch_add_explicit(&era->nr_checkpoints, 1, memory_order_relaxed);
+	digest_kick(era);
+	*ret_era = new_era;
+	return 0;
+}
+
+int era_checkpoint(struct era *era, const char *label, uint64_t *ret_era, struct err *err)
+{
+	int r = label ? refuse_bad_label(label, err) : 0;
+	if (r == 0)
+		r = era_checkpoint_begin(era, err);
+	return r < 0 ? r : era_checkpoint_commit(era, label, ret_era, err);
+}
+
+/* Sets (label_era > 0 or 0 for now) or removes (label_era NULL) a label, in one commit. */
+static int label_change(struct era *era, const char *name, uint64_t *label_era, struct err *err)
+{
+	int r = refuse_unless_running(era, err);
+	if (r == 0)
+		r = refuse_bad_label(name, err);
+	if (r < 0)
+		return r;
+
+	metalock_urgent(era);
+	uint64_t newest = meta_super(era->meta)->durable_era;
+	if (label_era && *label_era > newest) {
+		metalock_release(era);
+		return err_set_exit(err, ERR_EXIT_UNKNOWN, -ERANGE, "era %llu has not begun (current era is %llu)",
+			(unsigned long long)*label_era, (unsigned long long)newest);
+	}
+	if (label_era && *label_era == 0)
+		*label_era = newest;
+	r = meta_begin(era->meta, META_FULL);
+	if (r == 0) {
+		r = label_era ? meta_label_set(era->meta, name, *label_era) : meta_label_remove(era->meta, name);
+		if (r < 0) {
+			meta_rollback(era->meta);
+		} else {
+			/* Guards a label that was acknowledged against a crash. */
+			r = era_commit(era, "a label");
+		}
+	}
+	metalock_release(era);
+	if (r == -ENOENT)
+		return err_set_exit(err, ERR_EXIT_UNKNOWN, r, "there is no label \"%s\": see era-cli label list", name);
+	return r < 0 ? err_set(err, r, "the label cannot be recorded in %s: %s", era->metadata_path, strerror(-r)) : 0;
+}
+
+int era_label_set(struct era *era, const char *name, uint64_t label_era, uint64_t *ret_era, struct err *err)
+{
+	*ret_era = label_era;
+	return label_change(era, name, ret_era, err);
+}
+
+int era_label_remove(struct era *era, const char *name, struct err *err)
+{
+	return label_change(era, name, NULL, err);
+}

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: MIT */
+/* era - what can be asked of an instance. */
+#include "core_private.h"
+
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+void core_notice(const struct era_config *config, const char *format, ...)
+{
+	char text[PATH_MAX + 256];
+	va_list args;
+
+	if (!config->notice)
+		return;
+	va_start(args, format);
+	vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+	config->notice(text, config->notice_arg);
+}
+
+struct img *era_image(struct era *era)
+{
+	return era->image;
+}
+
+const uint8_t *era_nonce(const struct era *era)
+{
+	return era->nonce;
+}
+
+const char *era_state_name(enum era_state state)
+{
+	return state == ERA_FAILED ? "failed" : "running";
+}
+
+void era_get_status(struct era *era, struct era_status *ret_status)
+{
+	struct era_status *s = ret_status;
+
+	memset(s, 0, sizeof(*s));
+	metalock_urgent(era);
+	const struct meta_super *super = era->meta ? meta_super(era->meta) : &era->read_only_super;
+	s->state = era_has_failed(era) ? ERA_FAILED : ERA_RUNNING;
+	snprintf(s->failure, sizeof(s->failure), "%s", era->failure);
+	memcpy(s->uuid, super->uuid, sizeof(s->uuid));
+	s->block_size = super->block_size;
+	s->image_size = super->image_size;
+	s->nr_blocks = super->nr_blocks;
+	s->current_era = super->durable_era;
+	s->generation = super->generation;
+	s->wal_frames = era->meta ? meta_wal_frames(era->meta) : 0;
+	metalock_release(era);
+
+	s->read_only = era->read_only;
+	s->image_is_device = era->image->is_device;
+	pthread_mutex_lock(&era->park_lock);
+	s->parked = era->nr_waiting;
+	pthread_mutex_unlock(&era->park_lock);
+	s->commits = atomic_load_explicit(&era->nr_commits, memory_order_relaxed);
+	s->committed_requests = atomic_load_explicit(&era->nr_committed_requests, memory_order_relaxed);
+	s->checkpoints = atomic_load_explicit(&era->nr_checkpoints, memory_order_relaxed);
+	s->digest_steps = atomic_load_explicit(&era->nr_digest_steps, memory_order_relaxed);
+}

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * metalock - the one mutex of the metadata, with the digest behind everybody else.
+ *
+ * Whoever a writer or a person waits for raises meta_urgent before it takes the mutex; the digest takes it only when
+ * nobody does, so a writer waits for one step of the digest at the most. So that an endless load cannot starve the digest,
+ * it takes a turn all the same after METALOCK_PATIENCE_MS.
+ */
+#include "core_private.h"
+
+#include <errno.h>
+#include <time.h>
+
+#define METALOCK_PATIENCE_MS 50
+
+void metalock_urgent(struct era *era)
+{
+	atomic_fetch_add(&era->meta_urgent, 1);
+	pthread_mutex_lock(&era->meta_lock);
+	atomic_fetch_sub(&era->meta_urgent, 1);
+}
+
+void metalock_digest(struct era *era)
+{
+	struct timespec until;
+
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_nsec += METALOCK_PATIENCE_MS * 1000000L;
+	if (until.tv_nsec >= 1000000000L) {
+		until.tv_nsec -= 1000000000L;
+		until.tv_sec++;
+	}
+	pthread_mutex_lock(&era->meta_lock);
+	while (atomic_load(&era->meta_urgent) > 0 &&
+		pthread_cond_timedwait(&era->meta_turn, &era->meta_lock, &until) != ETIMEDOUT)
+		;
+}
+
+void metalock_release(struct era *era)
+{
+	pthread_cond_signal(&era->meta_turn);
+	pthread_mutex_unlock(&era->meta_lock);
+}

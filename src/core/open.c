@@ -1,0 +1,325 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * open - the life of an instance, from its locks to its clean mark.
+ *
+ * Up:   image and its locks, lock file, database (opened or created, verified), binding, session file, recovery, threads.
+ * Down: gate closed and drained, waiting requests failed, digest joined, image fsynced, one last commit (state, mtime),
+ *       WAL truncated, database closed, locks dropped. Nothing writes after the last commit, for nobody is left who could.
+ */
+#include "core_private.h"
+
+#include "base/io.h"
+#include "base/num.h"
+#include "base/run.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static int era_new(const struct era_config *config, struct era **ret_era)
+{
+	pthread_condattr_t monotonic;
+	struct era *era = aligned_alloc(64, (sizeof(*era) + 63) / 64 * 64);
+	if (!era)
+		return -ENOMEM;
+	memset(era, 0, sizeof(*era));
+	era->database_lock = -1;
+	era->read_only = config->read_only;
+	era->image = config->image;
+	pthread_mutex_init(&era->park_lock, NULL);
+	pthread_mutex_init(&era->meta_lock, NULL);
+	pthread_mutex_init(&era->switch_lock, NULL);
+	pthread_mutex_init(&era->digest_lock, NULL);
+	pthread_mutex_init(&era->flush_lock, NULL);
+	pthread_cond_init(&era->flush_over, NULL);
+	pthread_cond_init(&era->commit_wanted, NULL);
+	pthread_cond_init(&era->finish_wanted, NULL);
+	pthread_cond_init(&era->room, NULL);
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	pthread_cond_init(&era->meta_turn, &monotonic);
+	pthread_cond_init(&era->digest_wanted, &monotonic);
+	pthread_condattr_destroy(&monotonic);
+	int r = gate_init(&era->gate);
+	if (r < 0) {
+		free(era);
+		return r;
+	}
+	num_uuid_new(era->nonce);
+	*ret_era = era;
+	return 0;
+}
+
+/* What is left once the threads are gone, in any state of opening. Drops the locks last. */
+static void era_free(struct era *era)
+{
+	session_stop(era->session, era_has_failed(era));
+	meta_close(era->meta);
+	if (era->metadata_path)
+		lockfile_drop(era->metadata_path, era->database_lock);
+	img_close(era->image);
+	bm_free(era->committed);
+	gate_clear(&era->gate);
+	pthread_cond_destroy(&era->digest_wanted);
+	pthread_cond_destroy(&era->meta_turn);
+	pthread_cond_destroy(&era->room);
+	pthread_cond_destroy(&era->finish_wanted);
+	pthread_cond_destroy(&era->commit_wanted);
+	pthread_cond_destroy(&era->flush_over);
+	pthread_mutex_destroy(&era->flush_lock);
+	pthread_mutex_destroy(&era->digest_lock);
+	pthread_mutex_destroy(&era->switch_lock);
+	pthread_mutex_destroy(&era->meta_lock);
+	pthread_mutex_destroy(&era->park_lock);
+	free(era->metadata_path);
+	free(era->run_dir);
+	free(era);
+}
+
+static int create_metadata(struct opening *o, uint64_t salvaged_era, struct err *err)
+{
+	const struct era_config *config = o->config;
+	struct img *image = o->era->image;
+	struct stat st;
+	struct meta_super super = {
+		.block_size = config->block_size ? config->block_size : ERA_BLOCK_SIZE_DEFAULT,
+		.image_size = image->size_bytes,
+		.image_is_device = image->is_device,
+		.current_era = salvaged_era,
+		.durable_era = salvaged_era,
+	};
+
+	int r = bind_check_blocks(config, super.image_size, super.block_size, err);
+	if (r < 0)
+		return r;
+	super.nr_blocks = (super.image_size + super.block_size - 1) / super.block_size;
+	r = img_stat(image, &st);
+	if (r < 0)
+		return err_set(err, r, "%s: %s", config->image_path, strerror(-r));
+	super.image_mtime_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
+	num_uuid_new(super.uuid);
+	return meta_create(config->metadata_path, &super, err);
+}
+
+/* bypass=mark-all for metadata that cannot be opened: put aside, whole, and begun anew. */
+static int replace_damaged(struct opening *o, struct err *err)
+{
+	char *aside = NULL;
+	struct meta_witness witness = { 0 };
+	uint64_t era_nr = meta_salvage_era(o->config->metadata_path);
+
+	meta_witness_read(o->config->metadata_path, &witness);
+	era_nr = witness.era > era_nr ? witness.era : era_nr;
+	int r = meta_set_aside(o->config->metadata_path, &aside, err);
+	if (r < 0)
+		return r;
+	core_notice(o->config, "the metadata cannot be used and were moved to %s", aside);
+	free(aside);
+	o->forget = true;
+	r = create_metadata(o, era_nr, err);
+	return r < 0 ? r : meta_open(o->config->metadata_path, &o->era->meta, err);
+}
+
+/* A file that is no database (any more) is moved only where a witness says that it was one of ours: metadata= may name
+ * anything by mistake. */
+static bool is_ours(const char *path)
+{
+	struct meta_witness witness;
+	return meta_witness_read(path, &witness) == 1;
+}
+
+static int open_metadata(struct opening *o, struct err *err)
+{
+	const struct era_config *config = o->config;
+	struct era *era = o->era;
+
+	int r = lockfile_take(config->metadata_path, &era->database_lock, err);
+	if (r < 0)
+		return r;
+	r = meta_open(config->metadata_path, &era->meta, err);
+	if (r == -ENOENT && config->create) {
+		r = create_metadata(o, 0, err);
+		if (r == 0) {
+			core_notice(config, "created the metadata %s", config->metadata_path);
+			r = meta_open(config->metadata_path, &era->meta, err);
+		}
+	} else if (config->mark_all && (r == -EUCLEAN || (r == -EMEDIUMTYPE && is_ours(config->metadata_path)))) {
+		r = replace_damaged(o, err);
+	}
+	if (r < 0)
+		return r;
+	o->found = *meta_super(era->meta);
+	return 0;
+}
+
+/* Read only: nothing is created, recovered or started. */
+static int open_read_only(struct opening *o, struct err *err)
+{
+	struct meta_reader *reader;
+
+	if (o->config->mark_all)
+		return err_set_exit(
+			err, ERR_EXIT_USAGE, -EINVAL, "bypass=mark-all changes the metadata: mount without ro");
+	int r = meta_reader_open(o->config->metadata_path, &reader, err);
+	if (r < 0)
+		return r;
+	o->found = *meta_reader_super(reader);
+	meta_reader_close(reader);
+	return 0;
+}
+
+static int begin_session(struct opening *o, struct err *err)
+{
+	struct session_key key = o->old_key;
+	struct err why = ERR_INIT;
+
+	memcpy(key.nonce, o->era->nonce, sizeof(key.nonce));
+	if (o->forget)
+		memcpy(key.uuid, o->new_uuid, sizeof(key.uuid));
+	int r = session_start(o->config->run_dir, &key, &o->era->session, &why);
+	return r < 0 ? err_set(err, r, "%s: make room there, or set ERAIMGFS_RUN_DIR", why.text) : 0;
+}
+
+static int bind_and_recover(struct opening *o, struct err *err)
+{
+	const struct era_config *config = o->config;
+	struct stat st;
+
+	int r = run_boot_id(o->boot_id);
+	if (r < 0)
+		return err_set(err, r, "the kernel's boot id cannot be read: %s", strerror(-r));
+	if (stat(config->metadata_path, &st) < 0)
+		return err_set(err, -errno, "%s: %s", config->metadata_path, strerror(errno));
+	num_uuid_new(o->new_uuid);
+	memcpy(o->old_key.uuid, o->found.uuid, sizeof(o->old_key.uuid));
+	memcpy(o->old_key.nonce, o->found.nonce, sizeof(o->old_key.nonce));
+	memcpy(o->old_key.boot_id, o->boot_id, sizeof(o->old_key.boot_id));
+	o->old_key.database_dev = st.st_dev;
+	o->old_key.database_ino = st.st_ino;
+	/* stat() does not touch SQLite's locks; open() and close() would. */
+	r = bind_find_traces(o, err);
+	if (r == 0)
+		r = bind_check(o, err);
+	if (r < 0 || config->read_only)
+		return r;
+	r = begin_session(o, err);
+	if (r == 0)
+		r = recover_image(o, err);
+	if (r == 0)
+		r = recover_start_era(o, err);
+	if (r == 0)
+		session_forget(config->run_dir, &o->old_key);
+	return r;
+}
+
+static int start_threads(struct era *era, unsigned int nr_completers, struct err *err)
+{
+	const struct meta_super *super = meta_super(era->meta);
+
+	era->block_size = super->block_size;
+	era->nr_blocks = super->nr_blocks;
+	int r = bm_new(era->nr_blocks, &era->committed);
+	if (r == 0)
+		r = request_threads_start(era, nr_completers);
+	if (r == 0)
+		r = digest_start(era);
+	return r < 0 ? err_set(err, r, "cannot start the threads: %s", strerror(-r)) : 0;
+}
+
+int era_open(const struct era_config *config, struct era **ret_era, struct err *err)
+{
+	struct opening o = { .config = config };
+
+	int r = era_new(config, &o.era);
+	if (r < 0)
+		return err_set(err, r, "out of memory");
+	struct era *era = o.era;
+
+	if (!era->image)
+		r = img_open(config->image_path, config->read_only, &era->image, err);
+	if (r < 0)
+		goto fail;
+	era->metadata_path = strdup(config->metadata_path);
+	era->run_dir = strdup(config->run_dir);
+	if (!era->metadata_path || !era->run_dir) {
+		r = err_set(err, -ENOMEM, "out of memory");
+		goto fail;
+	}
+	r = config->read_only ? open_read_only(&o, err) : open_metadata(&o, err);
+	if (r == 0)
+		r = bind_and_recover(&o, err);
+	if (r < 0)
+		goto fail;
+	if (config->read_only) {
+		era->read_only_super = o.found;
+		era->block_size = o.found.block_size;
+		era->nr_blocks = o.found.nr_blocks;
+	} else {
+		r = start_threads(era, config->nr_completers, err);
+		if (r < 0) {
+			gate_close(&era->gate, NULL);
+			request_threads_stop(era);
+			digest_stop(era);
+			goto fail;
+		}
+	}
+	*ret_era = era;
+	return 0;
+
+fail:
+	era_free(era);
+	return r;
+}
+
+/* The last commit: what it says holds, because nothing writes after it. */
+static int close_commit(struct era *era, struct err *err)
+{
+	struct stat st;
+
+	int r = img_stat(era->image, &st);
+	if (r == 0)
+		r = meta_begin(era->meta, META_FULL);
+	if (r < 0)
+		return err_set(err, r, "%s: the clean stop cannot be recorded: %s", era->metadata_path, strerror(-r));
+	struct meta_super *super = meta_pending(era->meta);
+	super->durable_era = super->current_era;
+	super->state = META_CLEAN;
+	super->image_mtime_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
+	/* Guards nothing but the time of a recovery: without it the next start recovers. */
+	r = era_commit(era, "the stop");
+	if (r == 0)
+		r = meta_witness_write(era->metadata_path, meta_super(era->meta));
+	if (r < 0)
+		return err_set(err, r, "%s: the clean stop cannot be recorded: %s", era->metadata_path, strerror(-r));
+	/* A reader's snapshot may be in the way: then the -wal stays, and is part of the database. */
+	r = meta_wal_checkpoint(era->meta, META_WAL_TRUNCATE);
+	if (r < 0 && r != -EBUSY)
+		return err_set(err, r, "%s: the WAL cannot be written back: %s", era->metadata_path, strerror(-r));
+	return 0;
+}
+
+int era_close(struct era *era, struct err *err)
+{
+	int r = 0;
+
+	if (!era)
+		return 0;
+	if (era->read_only) {
+		era_free(era);
+		return 0;
+	}
+	gate_close(&era->gate, NULL);
+	request_threads_stop(era);
+	digest_stop(era);
+	/* Guards the data of the last era: the mark "clean" says that it is durable. */
+	era_flush_image(era);
+	if (era_has_failed(era))
+		r = err_set(err, -EIO, "the instance has failed (%s): the next mount recovers", era->failure);
+	else
+		r = close_commit(era, err);
+	era_free(era);
+	return r;
+}

@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * recover - from what an instance left, clean or not, to a new era.
+ *
+ * Each mark was committed before its write reached the image, so the database alone knows every block that may have
+ * changed. What is left to do, before the first request:
+ *
+ *  1. after a failed fsync: drop the image's cached pages before anything reads them, for they may show data that the disk
+ *     does not have;
+ *  2. fsync the image: no era may be shown before the data of all earlier ones is durable;
+ *  3. in one commit: archive the era that was current as it is (dm-era's kernel fix de89afc1), start a new one with a new
+ *     session, and mark in it what cannot be vouched for (the blocks of the failed eras, those of a resize; all of them
+ *     for bypass=mark-all).
+ *
+ * A crash at any point of this leaves the old state, and the next start does it all again.
+ */
+#include "core_private.h"
+
+#include "base/run.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+#include <unistd.h>
+
+static bool had_failed(const struct opening *o)
+{
+	return o->found.state == META_FAILED || o->trace.failed;
+}
+
+int recover_image(struct opening *o, struct err *err)
+{
+	struct era *era = o->era;
+	bool failed = had_failed(o);
+	int r = 0;
+
+	if (o->found.state != META_CLEAN)
+		core_notice(o->config, "%s: the last instance did not stop in order: recovering%s",
+			o->config->metadata_path, failed ? " from a failed fsync" : "");
+	if (failed) {
+		r = img_drop_cache(era->image);
+		if (r < 0)
+			return err_set(err, r, "%s: its cached pages cannot be dropped after a failed fsync: %s",
+				o->config->image_path, strerror(-r));
+	}
+	r = img_flush(era->image);
+	if (r < 0) {
+		era_fail(era, "fsync of the image failed at recovery");
+		return err_set(err, r, "%s: fsync failed (%s): nothing is mounted; look at the disk, then try again",
+			o->config->image_path, strerror(-r));
+	}
+	if (failed) {
+		r = img_drop_cache(era->image);
+		if (r < 0)
+			return err_set(err, r, "%s: %s", o->config->image_path, strerror(-r));
+	}
+	return 0;
+}
+
+/* Blocks that a resize brings in, and the last block of the smaller size, which it changes. */
+static int mark_resize(struct opening *o, uint64_t era_nr)
+{
+	struct meta *meta = o->era->meta;
+	uint64_t old_size = o->found.image_size;
+	uint64_t new_size = o->era->image->size_bytes;
+	uint64_t smaller = old_size < new_size ? old_size : new_size;
+
+	int r = meta_resize(meta, new_size);
+	if (r < 0)
+		return r;
+	return commit_mark_range(meta, era_nr, (smaller - 1) / o->found.block_size, meta_pending(meta)->nr_blocks);
+}
+
+/* bypass=mark-all: a new identity, and one line that says "all". */
+static int mark_all(struct opening *o, struct meta_super *super)
+{
+	int r = meta_forget(o->era->meta);
+	if (r < 0)
+		return r;
+	memcpy(super->uuid, o->new_uuid, sizeof(super->uuid));
+	super->image_size = o->era->image->size_bytes;
+	super->image_is_device = o->era->image->is_device;
+	super->nr_blocks = (super->image_size + super->block_size - 1) / super->block_size;
+	super->floor_era = super->current_era;
+	return 0;
+}
+
+static int fill_transaction(struct opening *o)
+{
+	struct era *era = o->era;
+	struct meta_super *super = meta_pending(era->meta);
+	uint64_t newest = super->current_era;
+	int r = 0;
+
+	/* Above all that anybody has seen. */
+	newest = o->trace.era > newest ? o->trace.era : newest;
+	newest = o->witness.era > newest ? o->witness.era : newest;
+	super->current_era = newest + 1;
+	if (o->forget)
+		r = mark_all(o, super);
+	else if (had_failed(o))
+		r = meta_writeset_copy(era->meta, o->found.durable_era, super->current_era);
+	if (r == 0 && o->resized)
+		r = mark_resize(o, super->current_era);
+	super->durable_era = super->current_era;
+	super->state = META_OPEN;
+	memcpy(super->nonce, era->nonce, sizeof(super->nonce));
+	memcpy(super->boot_id, o->boot_id, sizeof(super->boot_id));
+	super->owner_pid = (uint64_t)getpid();
+	r = r < 0 ? r : run_process_start(getpid(), &super->owner_start);
+	super->image_mtime_ns = 0;
+	return r;
+}
+
+int recover_start_era(struct opening *o, struct err *err)
+{
+	struct era *era = o->era;
+
+	int r = meta_begin(era->meta, META_FULL);
+	if (r == 0) {
+		r = fill_transaction(o);
+		if (r < 0)
+			meta_rollback(era->meta);
+		else
+			/* Guards the first write of this session: from here on the database says that it is open, and
+			 * by whom. */
+			r = era_commit(era, "a new session");
+	}
+	if (r < 0)
+		return err_set(
+			err, r, "%s: the new era cannot be recorded: %s", o->config->metadata_path, strerror(-r));
+	const struct meta_super *super = meta_super(era->meta);
+	/* Guards against a database that is put back from a copy of before this session. */
+	r = meta_witness_write(o->config->metadata_path, super);
+	if (r < 0)
+		return err_set(err, r, "%s.witness: cannot be written: %s", o->config->metadata_path, strerror(-r));
+	if (o->forget)
+		core_notice(o->config,
+			"%s: started anew: every block counts as changed in era %" PRIu64
+			", old cursors are void: take a full backup",
+			o->config->metadata_path, super->current_era);
+	if (o->resized)
+		core_notice(o->config, "%s: resized from %" PRIu64 " to %" PRIu64 " bytes", o->config->image_path,
+			o->found.image_size, super->image_size);
+	return 0;
+}

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * session - what an instance leaves in memory for the one that comes after a kill -9 on the same boot.
+ *
+ * A small file NONCE.session in the run folder, mapped shared: the kernel keeps what was stored there when the process is
+ * gone. Its heartbeat and failure are believed only where its nonce, its boot, its UUID and its database (device and inode)
+ * are those of the database that is being opened: a copied database, an earlier run or another boot has at least one of
+ * them different. One that differs in the nonce alone is of another session on the same database: when it has seen a later
+ * commit, the database was put back from an older copy. The owner holds a lock on the file for life, so a lock that is free
+ * says that the owner is gone.
+ */
+#ifndef CORE_SESSION_H
+#define CORE_SESSION_H
+
+#include "base/err.h"
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct session;
+
+/* Who a session is; all of it must agree before its file is believed. */
+struct session_key {
+	uint8_t uuid[16];
+	uint8_t nonce[16];
+	uint8_t boot_id[16];
+	uint64_t database_dev;
+	uint64_t database_ino;
+};
+
+/* Makes dir/NONCE.session, takes its lock and starts the heartbeat (a thread, once a second). The key's nonce must be
+ * fresh. */
+int session_start(const char *dir, const struct session_key *key, struct session **ret_session, struct err *err);
+
+/* Stops the heartbeat; removes the file, or leaves it for the one who comes after. NULL is fine. */
+void session_stop(struct session *session, bool leave);
+
+/* What a commit has reached, after it. One caller at a time. */
+void session_set_commit(struct session *session, uint64_t commit_counter, uint64_t era);
+
+/* An fsync failed. Any thread. */
+void session_set_failed(struct session *session);
+
+/* What a dead session left. */
+struct session_trace {
+	bool found; /* the very session that had the database last */
+	uint64_t heartbeat_ns; /* its last sign of life, wall clock, ns since 1970 */
+	bool failed; /* it saw an fsync fail */
+	uint64_t commit_counter; /* the greatest that any session on this database has seen, 0: none */
+	uint64_t era; /* likewise */
+};
+
+/* Looks in own_dir and all run folders that the caller may look into. 0, or -EBUSY: the owner lives. */
+int session_find(const char *own_dir, const struct session_key *key, struct session_trace *ret_trace);
+
+/* Removes what dead sessions on this database have left. */
+void session_forget(const char *own_dir, const struct session_key *key);
+
+#endif

@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Requests of the control socket, see control/ctl.h for how they travel.
+ *
+ *     status                     -> every number there is
+ *     query                      -> what an answer to `since` needs
+ *     checkpoint [label]         -> {"era": new era}; commits the gate where this connection holds it
+ *     gate                       -> closes the gate until "checkpoint" or the connection's end
+ *     label-add name [era]       -> {"era": era that was named}
+ *     label-remove name
+ *
+ * The one thing that a connection can hold is the closed gate.
+ */
+#include "fs.h"
+
+#include "base/num.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct control_connection {
+	bool holds_gate; /* between era_checkpoint_begin() and commit or abort, all on the connection's thread */
+};
+
+static int no_memory(struct err *err)
+{
+	return err_set(err, -ENOMEM, "not enough memory");
+}
+
+/* ret_reply from a json_pack() that may have failed. */
+static int control_reply(json_t *reply, json_t **ret_reply, struct err *err)
+{
+	*ret_reply = reply;
+	return reply != NULL ? 0 : no_memory(err);
+}
+
+static int bad_member(struct err *err, const char *key, const char *what)
+{
+	return err_set_exit(err, ERR_EXIT_USAGE, -EINVAL, "request: member \"%s\" must be %s", key, what);
+}
+
+/* The optional string key; NULL when it is missing. */
+static int control_optional_string(const json_t *request, const char *key, const char **ret_text, struct err *err)
+{
+	*ret_text = ctl_string(request, key);
+	if (*ret_text == NULL && json_object_get(request, key) != NULL)
+		return bad_member(err, key, "a string");
+	return 0;
+}
+
+static int control_status(struct fs *fs, struct control_connection *connection, const json_t *request,
+	json_t **ret_reply, struct err *err)
+{
+	struct era_status status;
+	era_get_status(fs->era, &status);
+	/* clang-format off */
+	json_t *reply = json_pack("{ss ss ss sI sb sI sI sI sI sb ss ss sI sI sI sI sI sI si}",
+		"state", era_state_name(status.state),
+		"uuid", fs->instance.uuid,
+		"image", fs->instance.image,
+		"image_size", (json_int_t)status.image_size,
+		"image_is_device", status.image_is_device,
+		"block_size", (json_int_t)status.block_size,
+		"nr_blocks", (json_int_t)status.nr_blocks,
+		"current_era", (json_int_t)status.current_era,
+		"generation", (json_int_t)status.generation,
+		"read_only", status.read_only,
+		"metadata", fs->instance.metadata,
+		"mountpoint", fs->instance.mountpoint,
+		"parked_requests", (json_int_t)status.parked,
+		"commits", (json_int_t)status.commits,
+		"committed_requests", (json_int_t)status.committed_requests,
+		"checkpoints", (json_int_t)status.checkpoints,
+		"digest_steps", (json_int_t)status.digest_steps,
+		"wal_frames", (json_int_t)status.wal_frames,
+		"pid", (int)getpid());
+	/* clang-format on */
+	int r = reply != NULL ? 0 : -ENOMEM;
+	if (r == 0 && status.state == ERA_FAILED)
+		r = json_object_set_new(reply, "failure", json_string(status.failure));
+	if (r == 0 && atomic_load(&fs->mount_dev) != 0 && !fs_mount_is_attached(fs))
+		r = json_object_set_new(reply, "detached", json_true());
+	if (r < 0) {
+		json_decref(reply);
+		return no_memory(err);
+	}
+	*ret_reply = reply;
+	return 0;
+}
+
+static int control_query(struct fs *fs, struct control_connection *connection, const json_t *request,
+	json_t **ret_reply, struct err *err)
+{
+	struct era_status status;
+	era_get_status(fs->era, &status);
+	return control_reply(
+		json_pack("{ss sI ss sb}", "uuid", fs->instance.uuid, "current_era", (json_int_t)status.current_era,
+			"metadata", fs->instance.metadata, "read_only", status.read_only),
+		ret_reply, err);
+}
+
+static int control_gate(struct fs *fs, struct control_connection *connection, const json_t *request, json_t **ret_reply,
+	struct err *err)
+{
+	if (connection->holds_gate)
+		return err_set(err, -EALREADY, "the gate is closed by this connection already");
+	int r = era_checkpoint_begin(fs->era, err);
+	if (r < 0)
+		return r;
+	connection->holds_gate = true;
+	return control_reply(json_object(), ret_reply, err);
+}
+
+static int control_checkpoint(struct fs *fs, struct control_connection *connection, const json_t *request,
+	json_t **ret_reply, struct err *err)
+{
+	const char *label;
+	uint64_t era;
+	int r = control_optional_string(request, "label", &label, err);
+	if (r < 0)
+		return r;
+	if (connection->holds_gate)
+		r = era_checkpoint_commit(fs->era, label, &era, err);
+	else
+		r = era_checkpoint(fs->era, label, &era, err);
+	/* Whatever commit returned, the gate is open again. */
+	connection->holds_gate = false;
+	if (r < 0)
+		return r;
+	return control_reply(json_pack("{sI}", "era", (json_int_t)era), ret_reply, err);
+}
+
+static int control_label_add(struct fs *fs, struct control_connection *connection, const json_t *request,
+	json_t **ret_reply, struct err *err)
+{
+	const char *name = ctl_string(request, "name");
+	if (name == NULL)
+		return bad_member(err, "name", "a string");
+	uint64_t era = 0;
+	int r = ctl_u64(request, "era", &era);
+	if (r < 0 && r != -ENOENT)
+		return bad_member(err, "era", "a whole number");
+	r = era_label_set(fs->era, name, era, &era, err);
+	if (r < 0)
+		return r;
+	return control_reply(json_pack("{sI}", "era", (json_int_t)era), ret_reply, err);
+}
+
+static int control_label_remove(struct fs *fs, struct control_connection *connection, const json_t *request,
+	json_t **ret_reply, struct err *err)
+{
+	const char *name = ctl_string(request, "name");
+	if (name == NULL)
+		return bad_member(err, "name", "a string");
+	int r = era_label_remove(fs->era, name, err);
+	return r < 0 ? r : control_reply(json_object(), ret_reply, err);
+}
+
+static const struct {
+	const char *name;
+	int (*handle)(struct fs *fs, struct control_connection *connection, const json_t *request, json_t **ret_reply,
+		struct err *err);
+} control_requests[] = {
+	{ "status", control_status },
+	{ "query", control_query },
+	{ "checkpoint", control_checkpoint },
+	{ "gate", control_gate },
+	{ "label-add", control_label_add },
+	{ "label-remove", control_label_remove },
+};
+
+static int control_handle(void *arg, void **state, const json_t *request, json_t **ret_reply, struct err *err)
+{
+	if (*state == NULL)
+		*state = calloc(1, sizeof(struct control_connection));
+	if (*state == NULL)
+		return no_memory(err);
+	const char *name = ctl_string(request, "request");
+	if (name == NULL)
+		return bad_member(err, "request", "a string");
+	for (size_t i = 0; i < sizeof(control_requests) / sizeof(control_requests[0]); i++) {
+		if (strcmp(name, control_requests[i].name) == 0)
+			return control_requests[i].handle(arg, *state, request, ret_reply, err);
+	}
+	return err_set(err, -EOPNOTSUPP, "unknown request \"%s\": this eraimgfs is version %s", name, ERAIMGFS_VERSION);
+}
+
+static void control_closed(void *arg, void *state)
+{
+	struct fs *fs = arg;
+	struct control_connection *connection = state;
+	if (connection != NULL && connection->holds_gate)
+		era_checkpoint_abort(fs->era);
+	free(connection);
+}
+
+struct ctl_handler fs_control_handler(struct fs *fs)
+{
+	return (struct ctl_handler){ .handle = control_handle, .closed = control_closed, .arg = fs };
+}

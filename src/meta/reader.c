@@ -1,0 +1,349 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A snapshot for reading.
+ *
+ * `since` takes nothing on trust that could make its answer smaller: it visits every writeset and every array row, sums
+ * what proves that none is missing, and compares with the superblock. There is no index, as a damaged one would hide rows;
+ * of a row without news only the few columns are read that its checksum needs.
+ */
+#include "meta_private.h"
+
+#include "base/cleanup.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct meta_reader {
+	struct db db;
+	char *path; /* as the caller wrote it */
+	char *real;
+	struct root root;
+	bool in_place; /* read without locks: `seen` proves that nobody wrote meanwhile */
+	struct stat seen;
+};
+
+static int connect_to(struct meta_reader *reader, enum db_mode mode, struct err *err)
+{
+	struct db *db = &reader->db;
+	const char *path = reader->path;
+	const char *flaw = NULL;
+
+	int r = db_open(db, reader->real, mode);
+	if (r == 0)
+		r = db_exec(db, "PRAGMA query_only=1");
+	/* The first read fixes the snapshot; it is the one that proves whose database this is. */
+	if (r == 0)
+		r = db_run(db, db_stmt(db, SQL_BEGIN_READ));
+	if (r < 0)
+		return db_err_set(db, err, r, path, "read");
+	r = schema_check(db, path, err);
+	if (r < 0)
+		return r;
+	r = super_get(db, &reader->root, &flaw);
+	if (r < 0)
+		return flaw ? verify_err_set(err, path, "%s", flaw) : db_err_set(db, err, r, path, "read");
+	return 0;
+}
+
+/* That the open failed only because SQLite may not make the files beside it that it needs to read a WAL. */
+static bool lacks_folder(const struct meta_reader *reader)
+{
+	int code = reader->db.sql ? sqlite3_errcode(reader->db.sql) & 0xff : SQLITE_OK;
+	if (code != SQLITE_CANTOPEN && code != SQLITE_READONLY)
+		return false;
+	CLEANUP_FREE char *copy = strdup(reader->real);
+	return copy && faccessat(AT_FDCWD, dirname(copy), W_OK, AT_EACCESS) < 0;
+}
+
+static int connect_in_place(struct meta_reader *reader, struct err *err)
+{
+	int64_t wal = place_size(reader->real, "-wal");
+	if (wal != 0)
+		return err_set(err, -EACCES,
+			"%s: cannot be read: its -wal has content, and its folder cannot be written: "
+			"read it as its owner, or copy both to another folder",
+			reader->path);
+	if (stat(reader->real, &reader->seen) < 0) {
+		int code = -errno;
+		return err_set(err, code, "%s: cannot be read: %s", reader->path, strerror(-code));
+	}
+	reader->in_place = true;
+	db_close(&reader->db);
+	if (err)
+		*err = ERR_INIT; /* of the first try */
+	return connect_to(reader, DB_IMMUTABLE, err);
+}
+
+int meta_reader_open(const char *path, struct meta_reader **ret_reader, struct err *err)
+{
+	struct meta_reader *reader = calloc(1, sizeof(*reader));
+	if (!reader || !(reader->path = strdup(path))) {
+		free(reader);
+		return err_set(err, -ENOMEM, "%s: out of memory", path);
+	}
+
+	int r = place_find(path, &reader->real, err);
+	if (r == 0)
+		r = connect_to(reader, DB_READ, err);
+	if (r < 0 && lacks_folder(reader))
+		r = connect_in_place(reader, err);
+	if (r < 0) {
+		meta_reader_close(reader);
+		return r;
+	}
+	*ret_reader = reader;
+	return 0;
+}
+
+void meta_reader_close(struct meta_reader *reader)
+{
+	if (!reader)
+		return;
+	db_close(&reader->db);
+	free(reader->real);
+	free(reader->path);
+	free(reader);
+}
+
+const struct meta_super *meta_reader_super(const struct meta_reader *reader)
+{
+	return &reader->root.super;
+}
+
+/* Read in place there is no snapshot: an answer counts only if nobody wrote until it was whole. */
+static int check_still(const struct meta_reader *reader, struct err *err)
+{
+	if (!reader->in_place)
+		return 0;
+	struct stat now;
+	if (stat(reader->real, &now) == 0 && now.st_ino == reader->seen.st_ino && now.st_size == reader->seen.st_size &&
+		now.st_mtim.tv_sec == reader->seen.st_mtim.tv_sec &&
+		now.st_mtim.tv_nsec == reader->seen.st_mtim.tv_nsec && place_size(reader->real, "-wal") == 0)
+		return 0;
+	return err_set(err, -EAGAIN, "%s: was written while it was read: try again", reader->path);
+}
+
+static int read_failed(const struct meta_reader *reader, struct err *err, int code)
+{
+	return db_err_set(&reader->db, err, code, reader->path, "read");
+}
+
+/* The end of a loop over rows, which must have been all rows. */
+static int end_of(const struct meta_reader *reader, sqlite3_stmt *stmt, int r, const struct tally *is,
+	const struct tally *want, const char *what, struct err *err)
+{
+	if (r < 0)
+		read_failed(reader, err, r);
+	else if (r == 0 && !tally_equal(is, want))
+		r = verify_err_set(err, reader->path, "%s: a row is missing, or not the one that was written", what);
+	sqlite3_reset(stmt);
+	return r;
+}
+
+typedef int visit_chunk(const struct chunk *chunk, void *arg);
+
+static int each_chunk(
+	struct meta_reader *reader, const struct writeset *set, visit_chunk *visit, void *arg, struct err *err)
+{
+	struct tally tally = { 0 };
+	sqlite3_stmt *stmt = db_stmt(&reader->db, SQL_CHUNK_OF);
+	bind_u64(stmt, 1, set->era);
+	int r;
+	while ((r = db_step(&reader->db, stmt)) == 1) {
+		struct chunk chunk = { 0 };
+		const char *flaw = rows_chunk_load(stmt, &chunk);
+		if (!flaw && chunk_blocks(reader->root.super.nr_blocks, chunk.index) == 0)
+			flaw = "beyond the end of the image";
+		if (flaw)
+			verify_err_set(err, reader->path, "writeset %llu, chunk %llu: %s", (unsigned long long)set->era,
+				(unsigned long long)chunk.index, flaw);
+		r = flaw ? -EUCLEAN : visit(&chunk, arg);
+		if (!flaw && r < 0)
+			err_set(err, r, "%s: %s", reader->path, strerror(-r));
+		if (r < 0) {
+			sqlite3_reset(stmt);
+			return r;
+		}
+		tally_add(&tally, chunk.sum);
+	}
+	return end_of(reader, stmt, r, &tally, &set->chunks, "writeset", err);
+}
+
+/* Visits the chunks of writesets of era from and later. */
+static int each_writeset(struct meta_reader *reader, uint64_t from, visit_chunk *visit, void *arg, struct err *err)
+{
+	struct tally tally = { 0 };
+	sqlite3_stmt *stmt = db_stmt(&reader->db, SQL_WRITESET_ALL);
+	int r;
+	while ((r = db_step(&reader->db, stmt)) == 1) {
+		struct writeset set = { 0 };
+		const char *flaw = rows_writeset_load(stmt, &set);
+		if (flaw)
+			r = verify_err_set(err, reader->path, "writeset %llu: %s", (unsigned long long)set.era, flaw);
+		else
+			r = set.era >= from ? each_chunk(reader, &set, visit, arg, err) : 0;
+		if (r < 0) {
+			sqlite3_reset(stmt);
+			return r;
+		}
+		tally_add(&tally, set.sum);
+	}
+	return end_of(reader, stmt, r, &tally, &reader->root.writesets, "writesets", err);
+}
+
+static int or_chunk(const struct chunk *chunk, void *arg)
+{
+	return bm_or_chunk(arg, chunk->index, chunk->words);
+}
+
+static int or_array(
+	struct meta_reader *reader, const struct array *row, uint64_t era, struct bm *blocks, const char **ret_flaw)
+{
+	unsigned int nr = chunk_blocks(reader->root.super.nr_blocks, row->index);
+	int r = array_eras(&reader->db, row, nr, ret_flaw);
+	if (r < 0)
+		return r;
+
+	uint64_t words[BM_CHUNK_WORDS] = { 0 };
+	for (unsigned int i = 0; i < nr; i++) {
+		if (reader->db.eras[i] && reader->db.eras[i] >= era)
+			words[i / 64] |= UINT64_C(1) << i % 64;
+	}
+	return bm_or_chunk(blocks, row->index, words);
+}
+
+static int since_array(struct meta_reader *reader, uint64_t era, struct bm *blocks, struct err *err)
+{
+	struct tally tally = { 0 };
+	sqlite3_stmt *stmt = db_stmt(&reader->db, SQL_ARRAY_ALL);
+	int r;
+	while ((r = db_step(&reader->db, stmt)) == 1) {
+		struct array row = { 0 };
+		const char *flaw = rows_array_load(stmt, &row);
+		r = 0;
+		if (!flaw && row.newest >= era)
+			r = or_array(reader, &row, era, blocks, &flaw);
+		if (flaw)
+			r = verify_err_set(
+				err, reader->path, "era array, chunk %llu: %s", (unsigned long long)row.index, flaw);
+		else if (r < 0)
+			read_failed(reader, err, r);
+		if (r < 0) {
+			sqlite3_reset(stmt);
+			return r;
+		}
+		tally_add(&tally, row.sum);
+	}
+	return end_of(reader, stmt, r, &tally, &reader->root.array, "era array", err);
+}
+
+int meta_reader_since(struct meta_reader *reader, uint64_t era, struct bm **ret_blocks, struct err *err)
+{
+	struct bm *blocks = NULL;
+	int r = bm_new(reader->root.super.nr_blocks, &blocks);
+	if (r < 0)
+		return err_set(err, r, "%s: %s", reader->path, strerror(-r));
+
+	r = each_writeset(reader, era, or_chunk, blocks, err);
+	if (r == 0)
+		r = since_array(reader, era, blocks, err);
+	if (r == 0)
+		r = check_still(reader, err);
+	if (r < 0) {
+		bm_free(blocks);
+		return r;
+	}
+	*ret_blocks = blocks;
+	return 0;
+}
+
+struct counting {
+	struct meta_stats stats;
+	uint64_t current_era;
+	uint64_t last_era;
+};
+
+static int count_chunk(const struct chunk *chunk, void *arg)
+{
+	struct counting *c = arg;
+	if (chunk->era == c->current_era) {
+		c->stats.current_blocks += chunk_count(chunk->words);
+		return 0;
+	}
+	c->stats.undigested_blocks += chunk_count(chunk->words);
+	c->stats.archived_eras += chunk->era != c->last_era; /* eras come in order */
+	c->last_era = chunk->era;
+	return 0;
+}
+
+int meta_reader_stats(struct meta_reader *reader, struct meta_stats *ret_stats, struct err *err)
+{
+	struct counting c = { .current_era = reader->root.super.current_era };
+	int r = each_writeset(reader, 0, count_chunk, &c, err);
+	if (r == 0)
+		r = check_still(reader, err);
+	if (r < 0)
+		return r;
+	*ret_stats = c.stats;
+	ret_stats->labels = reader->root.labels.count;
+	return 0;
+}
+
+int meta_reader_labels(
+	struct meta_reader *reader, int (*visit)(const char *name, uint64_t era, void *arg), void *arg, struct err *err)
+{
+	struct tally tally = { 0 };
+	sqlite3_stmt *stmt = db_stmt(&reader->db, SQL_LABEL_ALL);
+	int r;
+	while ((r = db_step(&reader->db, stmt)) == 1) {
+		struct label row = { 0 };
+		const char *flaw = rows_label_load(stmt, &row);
+		r = flaw ? verify_err_set(err, reader->path, "label \"%s\": %s", row.name, flaw)
+			 : visit(row.name, row.era, arg);
+		if (r != 0) {
+			sqlite3_reset(stmt);
+			return r;
+		}
+		tally_add(&tally, row.sum);
+	}
+	r = end_of(reader, stmt, r, &tally, &reader->root.labels, "labels", err);
+	return r < 0 ? r : check_still(reader, err);
+}
+
+int meta_reader_label(struct meta_reader *reader, const char *name, uint64_t *ret_era, struct err *err)
+{
+	sqlite3_stmt *stmt = db_stmt(&reader->db, SQL_LABEL_GET);
+	sqlite3_bind_text(stmt, 1, name, -1, SQLITE_TRANSIENT);
+	int r = db_step(&reader->db, stmt);
+	if (r < 0)
+		return read_failed(reader, err, r);
+	if (r == 0)
+		return -ENOENT;
+
+	struct label row = { 0 };
+	const char *flaw = rows_label_load(stmt, &row);
+	sqlite3_reset(stmt);
+	if (flaw)
+		return verify_err_set(err, reader->path, "label \"%s\": %s", name, flaw);
+	r = check_still(reader, err);
+	if (r == 0)
+		*ret_era = row.era;
+	return r;
+}
+
+int meta_reader_check(
+	struct meta_reader *reader, void (*finding)(const char *text, void *arg), void *arg, struct err *err)
+{
+	struct root root;
+	int found = verify_all(&reader->db, INT_MAX, finding, arg, &root);
+	if (found < 0)
+		return read_failed(reader, err, found);
+	int r = check_still(reader, err);
+	return r < 0 ? r : found;
+}

@@ -1,0 +1,677 @@
+/* SPDX-License-Identifier: MIT */
+/* The program itself ($ERA_CLI), run on metadata at rest and on instances that this test plays. */
+#include "testdir.h"
+
+#include "base/num.h"
+#include "control/ctl.h"
+#include "meta/meta.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <string.h>
+#include <sys/wait.h>
+
+#define UUID_A "0a234567-89ab-cdef-0123-456789abcdef"
+#define UUID_B "0b234567-89ab-cdef-0123-456789abcdef"
+#define BLOCK 4096
+#define NR_BLOCKS 10
+#define IMAGE_SIZE (9 * BLOCK + 100)
+
+static char run_dir[PATH_MAX / 2 + 16], files[PATH_MAX / 2 + 16];
+
+/* What the last run of the program left. */
+static char out_text[65536], err_text[65536];
+
+static void begin(const char *name)
+{
+	snprintf(run_dir, sizeof(run_dir), "%s/run-%s", testdir, name);
+	snprintf(files, sizeof(files), "%s/files-%s", testdir, name);
+	ck_assert_int_eq(mkdir(run_dir, 0700), 0);
+	ck_assert_int_eq(mkdir(files, 0700), 0);
+	ck_assert_int_eq(chdir(files), 0);
+	ck_assert_int_eq(setenv("ERAIMGFS_RUN_DIR", run_dir, 1), 0);
+	ck_assert_int_eq(unsetenv("ERAIMGFS_TARGET"), 0);
+}
+
+static void read_back(int fd, char *ret_text)
+{
+	ssize_t n = pread(fd, ret_text, sizeof(out_text) - 1, 0);
+	ck_assert_int_ge(n, 0);
+	ret_text[n] = '\0';
+	close(fd);
+}
+
+/* Runs a shell command in which $E is the program; stdout and stderr are kept. Returns its exit status. */
+__attribute__((format(printf, 1, 2))) static int sh(const char *format, ...)
+{
+	char command[4096];
+	va_list args;
+	va_start(args, format);
+	vsnprintf(command, sizeof(command), format, args);
+	va_end(args);
+	FILE *out = tmpfile(), *err = tmpfile();
+	pid_t child = fork();
+	if (child == 0) {
+		dup2(fileno(out), STDOUT_FILENO);
+		dup2(fileno(err), STDERR_FILENO);
+		setenv("E", getenv("ERA_CLI"), 1);
+		execl("/bin/sh", "sh", "-c", command, (char *)NULL);
+		_exit(127);
+	}
+	int status;
+	ck_assert_int_eq(waitpid(child, &status, 0), child);
+	read_back(dup(fileno(out)), out_text);
+	read_back(dup(fileno(err)), err_text);
+	fclose(out);
+	fclose(err);
+	ck_assert_msg(WIFEXITED(status), "%s: died", command);
+	return WEXITSTATUS(status);
+}
+
+/* Of a failure: nothing on stdout, one line on stderr that has the words. */
+static void expect_error(int status, int wanted, const char *words)
+{
+	ck_assert_msg(status == wanted, "exit %d instead of %d: %s%s", status, wanted, out_text, err_text);
+	ck_assert_str_eq(out_text, "");
+	ck_assert_msg(strncmp(err_text, "era-cli: ", 9) == 0, "%s", err_text);
+	ck_assert_msg(strstr(err_text, words) != NULL, "'%s' is not in: %s", words, err_text);
+	ck_assert_ptr_eq(strchr(err_text, '\n'), err_text + strlen(err_text) - 1);
+}
+
+static void expect_output(int status, const char *text)
+{
+	ck_assert_msg(status == 0, "exit %d: %s", status, err_text);
+	ck_assert_str_eq(out_text, text);
+	ck_assert_str_eq(err_text, "");
+}
+
+static void touch(const char *name, const char *text)
+{
+	FILE *file = fopen(name, "w");
+	ck_assert_ptr_nonnull(file);
+	fputs(text, file);
+	ck_assert_int_eq(fclose(file), 0);
+}
+
+static void expect_file(const char *name, const char *text)
+{
+	char content[4096];
+	int fd = open(name, O_RDONLY);
+	ck_assert_msg(fd >= 0, "%s: %m", name);
+	read_back(fd, content);
+	ck_assert_str_eq(content, text);
+}
+
+static void make_image(const char *name)
+{
+	touch(name, "");
+	ck_assert_int_eq(truncate(name, IMAGE_SIZE), 0);
+}
+
+/* Blocks begin..end of era. */
+static void write_blocks(struct meta *meta, uint64_t era, unsigned int begin_block, unsigned int end_block)
+{
+	uint64_t words[BM_CHUNK_WORDS] = { 0 };
+	for (unsigned int i = begin_block; i < end_block; i++)
+		words[0] |= UINT64_C(1) << i;
+	ck_assert_int_eq(meta_writeset_or(meta, era, 0, words), 0);
+}
+
+/* Metadata of image, open in a transaction: era 5 is current and may be shown, nothing was written. */
+static struct meta *create(const char *image, const char *uuid, uint64_t image_size, uint64_t nr_blocks)
+{
+	char database[PATH_MAX];
+	struct err err = ERR_INIT;
+	struct meta *meta;
+	struct meta_super super = { .block_size = BLOCK, .image_size = image_size, .nr_blocks = nr_blocks };
+	ck_assert_int_eq(num_uuid_parse(uuid, super.uuid), 0);
+	snprintf(database, sizeof(database), "%s.era", image);
+	ck_assert_msg(meta_create(database, &super, &err) == 0, "%s", err.text);
+	ck_assert_msg(meta_open(database, &meta, &err) == 0, "%s", err.text);
+	ck_assert_int_eq(meta_begin(meta, META_FULL), 0);
+	struct meta_super *pending = meta_pending(meta);
+	pending->current_era = pending->durable_era = 5;
+	pending->generation = 1;
+	return meta;
+}
+
+/*
+ * IMAGE and its metadata: era 5 is current and may be shown; blocks 0 and 1 were written in era 2, the last two in era
+ * 4, block 5 in era 5. Label "monday" is era 4.
+ */
+static void make_pair(const char *image, const char *uuid, uint64_t floor_era, bool clean)
+{
+	struct stat st;
+	make_image(image);
+	ck_assert_int_eq(stat(image, &st), 0);
+	struct meta *meta = create(image, uuid, IMAGE_SIZE, NR_BLOCKS);
+	struct meta_super *pending = meta_pending(meta);
+	pending->floor_era = floor_era;
+	pending->state = clean ? META_CLEAN : META_OPEN;
+	if (clean)
+		pending->image_mtime_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
+	write_blocks(meta, 2, 0, 2);
+	write_blocks(meta, 4, 8, 10);
+	write_blocks(meta, 5, 5, 6);
+	ck_assert_int_eq(meta_label_set(meta, "monday", 4), 0);
+	ck_assert_int_eq(meta_label_set(meta, "friday", 1), 0);
+	ck_assert_int_eq(meta_commit(meta), 0);
+	meta_close(meta);
+}
+
+/* Metadata alone, whose answer is longer than 256 KiB. */
+static void make_long(const char *image)
+{
+	enum { NR_CHUNKS = 16 };
+	uint64_t words[BM_CHUNK_WORDS];
+	memset(words, 0x55, sizeof(words));
+	struct meta *meta = create(image, UUID_A, NR_CHUNKS * BM_CHUNK_BITS * BLOCK, NR_CHUNKS * BM_CHUNK_BITS);
+	for (uint64_t i = 0; i < NR_CHUNKS; i++)
+		ck_assert_int_eq(meta_writeset_or(meta, 5, i, words), 0);
+	ck_assert_int_eq(meta_commit(meta), 0);
+	meta_close(meta);
+}
+
+/* --- instances that this test plays --- */
+
+struct played {
+	struct ctl_instance instance;
+	struct ctl_server *server;
+	const char *fails; /* this request does */
+	char word; /* of this instance in the log */
+	uint64_t era;
+};
+
+/* What all of them were asked, in order: "aG bG aC bC" and so on. The lock also guards what the test changes of an
+ * instance while it is played. */
+static struct {
+	pthread_mutex_t lock;
+	char text[256];
+} asked = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+static void ask_log(const struct played *played, char what)
+{
+	size_t len = strlen(asked.text);
+	snprintf(asked.text + len, sizeof(asked.text) - len, "%c%c ", played->word, what);
+}
+
+/* A copy, good until the next call. */
+static const char *asked_so_far(void)
+{
+	static char text[sizeof(asked.text)];
+	pthread_mutex_lock(&asked.lock);
+	strcpy(text, asked.text);
+	pthread_mutex_unlock(&asked.lock);
+	return text;
+}
+
+static void change(struct played *played, uint64_t era, const char *fails, const char *metadata)
+{
+	pthread_mutex_lock(&asked.lock);
+	played->era = era;
+	played->fails = fails;
+	if (metadata != NULL)
+		strcpy(played->instance.metadata, metadata);
+	pthread_mutex_unlock(&asked.lock);
+}
+
+static int played_answer(
+	struct played *played, void **state, const json_t *request, json_t **ret_reply, struct err *err)
+{
+	const char *word = ctl_string(request, "request");
+	const char *label = ctl_string(request, "label");
+	uint64_t era = played->era;
+	if (played->fails != NULL && strcmp(word, played->fails) == 0)
+		return err_set_exit(err, ERR_EXIT_REFUSED, -EIO, "it does not want to");
+	*ret_reply = NULL;
+	if (strcmp(word, "status") == 0)
+		*ret_reply = json_pack("{s:s, s:s, s:I}", "state", "running", "uuid", played->instance.uuid,
+			"current_era", (json_int_t)played->era);
+	if (strcmp(word, "query") == 0)
+		*ret_reply = json_pack("{s:s, s:I, s:s, s:b}", "uuid", played->instance.uuid, "current_era",
+			(json_int_t)played->era, "metadata", played->instance.metadata, "read_only", 0);
+	if (strcmp(word, "gate") == 0) {
+		*state = played;
+		ask_log(played, 'G');
+		*ret_reply = json_object();
+	}
+	if (strcmp(word, "checkpoint") == 0) {
+		ask_log(played, label != NULL ? 'L' : 'C');
+		*ret_reply = json_pack("{s:I}", "era", (json_int_t)++played->era);
+	}
+	if (strcmp(word, "label-add") == 0) {
+		ctl_u64(request, "era", &era);
+		*ret_reply = json_pack("{s:I}", "era", (json_int_t)era);
+	}
+	if (strcmp(word, "label-remove") == 0)
+		*ret_reply = json_object();
+	return *ret_reply != NULL ? 0 : err_set(err, -EINVAL, "unknown request");
+}
+
+static int played_handle(void *arg, void **state, const json_t *request, json_t **ret_reply, struct err *err)
+{
+	pthread_mutex_lock(&asked.lock);
+	int r = played_answer(arg, state, request, ret_reply, err);
+	pthread_mutex_unlock(&asked.lock);
+	return r;
+}
+
+static void played_closed(void *arg, void *state)
+{
+	pthread_mutex_lock(&asked.lock);
+	if (state != NULL)
+		ask_log(state, '.');
+	pthread_mutex_unlock(&asked.lock);
+}
+
+/* Plays the instance of an image that make_pair() made, at mount point mnt-WORD. */
+static struct played *play(char word, const char *image, const char *uuid)
+{
+	struct played *played = calloc(1, sizeof(*played));
+	struct ctl_instance *it = &played->instance;
+	struct err err = ERR_INIT;
+	struct stat st;
+	played->word = word;
+	played->era = 5;
+	memset(it->nonce, word, 32);
+	strcpy(it->uuid, uuid);
+	it->pid = getpid();
+	ck_assert_int_eq(ctl_process_start(it->pid, &it->pid_start), 0);
+	snprintf(it->image, PATH_MAX, "%s/%s", files, image);
+	snprintf(it->metadata, PATH_MAX, "%s/%s.era", files, image);
+	snprintf(it->mountpoint, PATH_MAX, "%s/mnt-%c", files, word);
+	strcpy(it->file, it->image);
+	snprintf(it->socket, PATH_MAX, "%s/%s.sock", run_dir, it->nonce);
+	it->mount_dev = UINT64_C(0x7ffffffffffff);
+	ck_assert_int_eq(stat(it->image, &st), 0);
+	it->image_dev = st.st_dev;
+	it->image_ino = st.st_ino;
+	const struct ctl_handler handler = { .handle = played_handle, .closed = played_closed, .arg = played };
+	ck_assert_msg(ctl_server_start(it->socket, &handler, &played->server, &err) == 0, "%s", err.text);
+	ck_assert_msg(ctl_registry_write(run_dir, it, &err) == 0, "%s", err.text);
+	return played;
+}
+
+static void stop(struct played *played)
+{
+	ctl_registry_remove(run_dir, played->instance.nonce);
+	ctl_server_stop(played->server);
+	free(played);
+}
+
+/* --- the words of a call --- */
+
+START_TEST(test_help)
+{
+	static const char *const calls[] = { "--help", "-h", "status -h", "list --help", "checkpoint -h",
+		"since --help", "label --help", "check -h", "since 1 x --help" };
+	begin("help");
+	for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]); i++) {
+		ck_assert_msg(sh("$E %s", calls[i]) == 0, "%s: %s", calls[i], err_text);
+		ck_assert_msg(strncmp(out_text, "Usage: era-cli", 14) == 0, "%s: %s", calls[i], out_text);
+		for (char *line = strtok(out_text, "\n"); line != NULL; line = strtok(NULL, "\n"))
+			ck_assert_msg(strlen(line) <= 80 && strchr(line, '\t') == NULL, "%s: %s", calls[i], line);
+	}
+	ck_assert_int_eq(sh("$E -V"), 0);
+	ck_assert_int_eq(strncmp(out_text, "era-cli ", 8), 0);
+	expect_error(sh("$E --help >/dev/full"), 1, "No space left");
+	expect_error(sh("$E --version >&-"), 1, "standard output");
+}
+END_TEST
+
+START_TEST(test_usage)
+{
+	static const char *const calls[] = { "", "nonsense", "--nonsense", "-x", "since", "since 1 --nonsense",
+		"since 1 -x", "since 1 --format", "since 1 -o", "since 1 --count=3", "since 1 2 3", "status a b",
+		"list a", "check a b", "label", "label nonsense", "label add", "label rm", "label list a b",
+		"label list --era 3", "checkpoint --cursor=1", "since 1 --c --nonsense", "list --quiet" };
+	begin("usage");
+	for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]); i++)
+		expect_error(sh("$E %s", calls[i]), 2, "era-cli --help");
+	/* Without a target and without instances. */
+	expect_error(sh("$E since 1"), 2, "no instance is live");
+	expect_error(sh("$E status ''"), 2, "empty");
+	expect_error(sh("$E since 1 --format yaml x"), 2, "'yaml'");
+	expect_error(sh("$E since 1 --format xml --count x"), 2, "exclude");
+}
+END_TEST
+
+START_TEST(test_points)
+{
+	static const char *const bad[] = { "1x", "0x10", "+1", "' 1'", "''", "1:2", UUID_A "x:1", UUID_A ":",
+		UUID_A ":x", UUID_A ":1:2", "a/b", "1.5", ":1", UUID_A ":99999999999999999999" };
+	begin("points");
+	make_pair("img", UUID_A, 0, true);
+	expect_error(sh("$E since -1 img"), 2, "cannot be negative");
+	expect_error(sh("$E since -- -1 img"), 2, "cannot be negative");
+	expect_error(sh("$E since " UUID_A ":-1 img"), 2, "cannot be negative");
+	expect_error(sh("$E label add x --era -1 img"), 2, "cannot be negative");
+	expect_error(sh("$E since 99999999999999999999 img"), 2, "too great");
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		int status = sh("$E since %s img", bad[i]);
+		ck_assert_msg(status == 2, "%s: exit %d", bad[i], status);
+		expect_error(status, 2, "");
+	}
+	expect_error(sh("$E since 6 img"), 5, "img: era 6 has not begun (current era is 5): take a full backup");
+	expect_error(sh("$E since 18446744073709551615 img"), 5, "has not begun");
+	expect_error(sh("$E since sunday img"), 5, "no label 'sunday': take a full backup");
+	expect_error(sh("$E since " UUID_B ":1 img"), 5, "take a full backup");
+	expect_error(sh("$E since " UUID_B ":0 img"), 5, "take a full backup");
+	expect_error(sh("$E since " UUID_A ":6 img"), 5, "take a full backup");
+	expect_error(sh("$E label add 1x img"), 2, "cannot be a label");
+	expect_error(sh("$E checkpoint --label 1x img"), 2, "cannot be a label");
+}
+END_TEST
+
+/* --- metadata at rest --- */
+
+START_TEST(test_since_offline)
+{
+	begin("offline");
+	make_pair("img", UUID_A, 0, true);
+	expect_output(sh("$E since 5 img"), "20480\t4096\n");
+	expect_output(sh("$E since 4 img.era"), "20480\t4096\n32768\t4196\n");
+	expect_output(sh("$E since monday img"), "20480\t4096\n32768\t4196\n");
+	expect_output(sh("$E since " UUID_A ":4 img"), "20480\t4096\n32768\t4196\n");
+	expect_output(sh("$E since 1 img --count"), "5\t16484\n");
+	expect_output(sh("$E since 0 img"), "0\t36964\n");
+	expect_output(sh("$E since 0 --require-exact --count img"), "10\t36964\n");
+	expect_output(sh("$E since 2 --format=xml ./img"),
+		"<blocks>\n  <range begin=\"0\" end=\"2\"/>\n  <block block=\"5\"/>\n  <range begin=\"8\" end=\"10\"/>\n</blocks>\n");
+	expect_output(sh("$E since 5 --format rbd img"), "[{\"offset\":20480,\"length\":4096,\"exists\":\"true\"}]\n");
+	expect_output(sh("$E since 5 --format json --require-exact img"),
+		"{\"uuid\":\"" UUID_A
+		"\",\"block_size\":4096,\"image_size\":36964,\"since\":5,\"current_era\":5,\"exact\":true,"
+		"\"blocks\":1,\"bytes\":4096,\"extents\":[\n{\"offset\":20480,\"length\":4096}],\"conservative\":[]}\n");
+	expect_output(sh("ERAIMGFS_TARGET=img $E since 5"), "20480\t4096\n");
+	ck_assert_int_eq(mkdir("sub", 0700), 0);
+	ck_assert_int_eq(symlink("../img.era", "sub/db"), 0);
+	expect_output(sh("$E since 5 sub/db"), "20480\t4096\n");
+	/* The metadata are beside the image, not beside a link to it. */
+	ck_assert_int_eq(symlink("../img", "sub/link"), 0);
+	expect_output(sh("$E since 5 sub/link"), "20480\t4096\n");
+}
+END_TEST
+
+START_TEST(test_conservative)
+{
+	begin("conservative");
+	make_pair("img", UUID_A, 4, false);
+	/* Every block counts as written in era 4. */
+	expect_output(sh("$E since 5 img --require-exact"), "20480\t4096\n");
+	expect_error(sh("$E since 4 img --require-exact"), 4, "only feared");
+	expect_error(sh("$E since 4 img --require-exact -o out"), 4, "only feared");
+	ck_assert_int_lt(access("out", F_OK), 0);
+	ck_assert_int_eq(sh("$E since 4 img"), 0);
+	ck_assert_str_eq(out_text, "0\t36964\n");
+	ck_assert_ptr_nonnull(strstr(err_text, "7 of the blocks"));
+	expect_output(sh("$E since 3 img --format json"),
+		"{\"uuid\":\"" UUID_A
+		"\",\"block_size\":4096,\"image_size\":36964,\"since\":3,\"current_era\":5,\"exact\":false,"
+		"\"blocks\":10,\"bytes\":36964,\"extents\":[\n{\"offset\":0,\"length\":36964}],\"conservative\":[\n"
+		"{\"offset\":0,\"length\":20480},\n{\"offset\":24576,\"length\":8192}]}\n");
+	expect_output(sh("$E since 0 img --require-exact"), "0\t36964\n");
+	ck_assert_int_eq(sh("$E status img"), 0);
+	ck_assert_ptr_nonnull(strstr(out_text, "exact: false\n"));
+	ck_assert_ptr_nonnull(strstr(out_text, "clean: false\n"));
+}
+END_TEST
+
+START_TEST(test_output_file)
+{
+	struct stat st;
+	begin("output");
+	make_pair("img", UUID_A, 0, true);
+	expect_output(sh("umask 027; $E since 5 img -o new"), "");
+	expect_file("new", "20480\t4096\n");
+	ck_assert_int_eq(stat("new", &st), 0);
+	ck_assert_uint_eq(st.st_mode & 07777, 0640);
+	touch("old", "old");
+	ck_assert_int_eq(chmod("old", 0604), 0);
+	ck_assert_int_eq(symlink("old", "link"), 0);
+	ck_assert_int_eq(link("old", "kept"), 0);
+	expect_output(sh("$E since 5 img --count -o link"), "");
+	expect_file("old", "1\t4096\n");
+	expect_file("kept", "old");
+	ck_assert_int_eq(lstat("link", &st), 0);
+	ck_assert(S_ISLNK(st.st_mode));
+	ck_assert_int_eq(stat("old", &st), 0);
+	ck_assert_uint_eq(st.st_mode & 07777, 0604);
+	expect_output(sh("$E since 5 img -o -"), "20480\t4096\n");
+	/* A failure leaves the old file, and nothing beside it. */
+	expect_error(sh("$E since 9 img -o kept"), 5, "has not begun");
+	expect_file("kept", "old");
+	expect_error(sh("$E since 5 img -o missing/file"), 1, "missing/file");
+	expect_error(sh("$E since 5 img -o ."), 1, "directory");
+	/* No file may grow beyond 128 KiB: stands for a disk that fills up while the answer is written. */
+	make_long("long");
+	expect_error(
+		sh("text=$(trap '' XFSZ; ulimit -f 256; $E since 5 long -o kept 2>&1); r=$?; echo \"$text\" >&2; exit $r"),
+		1, "kept: cannot write: File too large");
+	expect_file("kept", "old");
+	expect_error(sh("$E since 5 img >/dev/full"), 1, "No space left");
+	expect_error(sh("$E since 5 img -o /dev/full"), 1, "No space left");
+	ck_assert_int_eq(stat("/dev/full", &st), 0);
+	ck_assert(S_ISCHR(st.st_mode));
+	expect_error(sh("$E since 5 img >&-"), 1, "standard output");
+	expect_output(sh("ls -A | grep -v '^img\\|^long'"), "kept\nlink\nnew\nold\n");
+}
+END_TEST
+
+/* A reader that has gone is no news, but no success either. */
+START_TEST(test_broken_pipe)
+{
+	begin("pipe");
+	make_pair("img", UUID_A, 0, true);
+	int ends[2];
+	ck_assert_int_eq(pipe(ends), 0);
+	close(ends[0]);
+	ck_assert_int_eq(sh("$E since 5 img >&%d", ends[1]), 1);
+	ck_assert_str_eq(err_text, "");
+	close(ends[1]);
+}
+END_TEST
+
+START_TEST(test_targets)
+{
+	begin("targets");
+	make_pair("img", UUID_A, 0, true);
+	expect_error(sh("$E since 1 nothing"), 1, "does not exist");
+	touch("plain", "");
+	expect_error(sh("$E since 1 plain"), 1, "/plain.era");
+	expect_error(sh("$E since 1 ."), 1, "mount");
+	ck_assert_int_eq(mkfifo("pipe", 0600), 0);
+	expect_error(sh("$E since 1 pipe"), 1, "/pipe.era");
+	/* The image may be elsewhere. */
+	ck_assert_int_eq(unlink("img"), 0);
+	expect_output(sh("$E since 5 img"), "20480\t4096\n");
+	/* Not ours. */
+	touch("fake", "SQLite format 3");
+	ck_assert_int_eq(truncate("fake", 8192), 0);
+	expect_error(sh("$E since 1 fake"), 1, "fake");
+	expect_error(sh("$E label add x img"), 1, "is not mounted");
+	expect_error(sh("$E label rm monday img"), 1, "is not mounted");
+	expect_error(sh("$E checkpoint img"), 1, "is not mounted");
+	expect_error(sh("$E checkpoint --cursor img img"), 1, "is not mounted");
+}
+END_TEST
+
+/* An instance that is not in our registry has the database: nobody reads beside it. */
+START_TEST(test_locked)
+{
+	begin("locked");
+	make_pair("img", UUID_A, 0, true);
+	int fd = open("img.era.lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	expect_output(sh("$E since 5 img"), "20480\t4096\n");
+	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+	ck_assert_int_eq(fcntl(fd, F_OFD_SETLK, &lock), 0);
+	expect_error(sh("$E since 5 img"), 3, "is in use by another user's eraimgfs");
+	expect_error(sh("$E check img.era"), 3, "is in use");
+	close(fd);
+	expect_output(sh("$E since 5 img"), "20480\t4096\n");
+}
+END_TEST
+
+START_TEST(test_status_and_labels)
+{
+	begin("status");
+	make_pair("img", UUID_A, 0, true);
+	ck_assert_int_eq(sh("$E status img --json"), 0);
+	json_t *status = json_loads(out_text, 0, NULL);
+	ck_assert_str_eq(ctl_string(status, "state"), "offline");
+	ck_assert_str_eq(ctl_string(status, "uuid"), UUID_A);
+	char path[PATH_MAX];
+	snprintf(path, sizeof(path), "%s/img", files);
+	ck_assert_str_eq(ctl_string(status, "image"), path);
+	strcat(path, ".era");
+	ck_assert_str_eq(ctl_string(status, "metadata"), path);
+	static const struct {
+		const char *name;
+		uint64_t value;
+	} numbers[] = { { "image_size", IMAGE_SIZE }, { "block_size", BLOCK }, { "nr_blocks", NR_BLOCKS },
+		{ "current_era", 5 }, { "generation", 1 }, { "archived_eras", 2 }, { "undigested_blocks", 4 },
+		{ "blocks_in_current_era", 1 }, { "labels", 2 } };
+	for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
+		uint64_t value;
+		ck_assert_int_eq(ctl_u64(status, numbers[i].name, &value), 0);
+		ck_assert_msg(value == numbers[i].value, "%s is %llu", numbers[i].name, (unsigned long long)value);
+	}
+	ck_assert(json_is_true(json_object_get(status, "clean")));
+	ck_assert(json_is_true(json_object_get(status, "exact")));
+	ck_assert(json_is_true(json_object_get(status, "mtime_checked")));
+	ck_assert(json_is_false(json_object_get(status, "image_is_device")));
+	json_decref(status);
+	ck_assert_int_eq(sh("$E status img"), 0);
+	ck_assert_int_eq(strncmp(out_text, "state: offline\nclean: true\nuuid: " UUID_A "\n", 66), 0);
+	expect_output(sh("$E label list img"), "friday\t1\nmonday\t4\n");
+	expect_output(sh("$E list"), "");
+	expect_output(sh("$E list --json"), "[]\n");
+}
+END_TEST
+
+START_TEST(test_check)
+{
+	begin("check");
+	make_pair("img", UUID_A, 0, true);
+	expect_output(sh("$E check img"), "");
+	ck_assert_int_eq(sh("touch -d @1 img"), 0);
+	ck_assert_int_eq(sh("$E check img"), 1);
+	ck_assert_ptr_nonnull(strstr(out_text, "/img: was modified"));
+	ck_assert_str_eq(err_text, "");
+	/* The database alone says nothing of an image. */
+	expect_output(sh("$E check img.era"), "");
+	ck_assert_int_eq(truncate("img", IMAGE_SIZE + 1), 0);
+	ck_assert_int_eq(sh("$E check img"), 1);
+	ck_assert_ptr_nonnull(strstr(out_text, "/img: has 36965 bytes"));
+	/* Not stopped in order: the time says nothing. */
+	make_pair("open", UUID_B, 0, false);
+	ck_assert_int_eq(sh("touch -d @1 open"), 0);
+	expect_output(sh("$E check open"), "");
+}
+END_TEST
+
+/* --- live instances --- */
+
+START_TEST(test_live)
+{
+	begin("live");
+	make_pair("img", UUID_A, 0, false);
+	make_pair("other", UUID_B, 0, false);
+	struct played *a = play('a', "img", UUID_A);
+	expect_output(sh("$E since 5"), "20480\t4096\n");
+	expect_output(sh("$E since 5 mnt-a"), "20480\t4096\n");
+	/* What may be shown is what the instance says, not what the database has already. */
+	change(a, 4, NULL, NULL);
+	expect_error(sh("$E since 5 img"), 5, "era 5 has not begun (current era is 4)");
+	ck_assert_int_eq(sh("$E since 4 --format json"), 0);
+	ck_assert_ptr_nonnull(strstr(out_text, "\"current_era\":4,"));
+	change(a, 5, NULL, NULL);
+	expect_output(sh("$E label add x"), "x\t5\n");
+	expect_output(sh("$E label add x --era 3 img.era"), "x\t3\n");
+	expect_output(sh("$E label rm x"), "");
+	expect_output(sh("$E label list"), "friday\t1\nmonday\t4\n");
+	expect_output(sh("$E check"), "");
+	ck_assert_int_eq(sh("$E status"), 0);
+	ck_assert_ptr_nonnull(strstr(out_text, "state: running\nuuid: " UUID_A "\ncurrent_era: 5\n"));
+	ck_assert_ptr_nonnull(strstr(out_text, "\nblocks_in_current_era: 1\n"));
+	ck_assert_ptr_null(strstr(out_text, "ok:"));
+	expect_output(sh("$E checkpoint"), "6\n");
+	expect_output(sh("$E checkpoint --cursor --label x mnt-a"), UUID_A ":7\n");
+	ck_assert_str_eq(asked_so_far(), "aC aL ");
+	char line[PATH_MAX * 3];
+	snprintf(line, sizeof(line), "%s/mnt-a\t%s/img\t" UUID_A "\t%d\n", files, files, (int)getpid());
+	expect_output(sh("$E list"), line);
+
+	struct played *b = play('b', "other", UUID_B);
+	expect_error(sh("$E since 5"), 2, "several instances are live");
+	ck_assert_ptr_nonnull(strstr(err_text, "/mnt-a, "));
+	expect_output(sh("$E since 5 mnt-b"), "20480\t4096\n");
+	expect_output(sh("ERAIMGFS_TARGET=other $E checkpoint"), "6\n");
+	change(b, 6, "query", NULL);
+	expect_error(sh("$E since 5 other"), 3, "other: it does not want to");
+	/* The socket must not take the place of a closed standard output. */
+	expect_error(sh("$E checkpoint other >&-"), 1, "standard output");
+	/* A database that is not the one which the instance has open. */
+	change(a, 7, NULL, b->instance.metadata);
+	expect_error(sh("$E since 5 img"), 1, "is not the metadata that its instance has open");
+	stop(a);
+	stop(b);
+}
+END_TEST
+
+START_TEST(test_checkpoint_together)
+{
+	begin("together");
+	make_pair("img", UUID_B, 0, false);
+	make_pair("other", UUID_A, 0, false);
+	struct played *a = play('a', "img", UUID_B), *b = play('b', "other", UUID_A);
+	change(b, 40, NULL, NULL);
+	/* In the order of UUIDs, whatever was named first; no checkpoint before all gates are closed. */
+	expect_output(sh("$E checkpoint mnt-a mnt-b"), "mnt-a\t6\nmnt-b\t41\n");
+	ck_assert_int_eq(strncmp(asked_so_far(), "bG aG ", 6), 0);
+	ck_assert_ptr_nonnull(strstr(asked_so_far(), "aC"));
+	ck_assert_ptr_nonnull(strstr(asked_so_far(), "bC"));
+	expect_output(sh("$E checkpoint --cursor other img mnt-b"),
+		"other\t" UUID_A ":42\nimg\t" UUID_B ":7\nmnt-b\t" UUID_A ":42\n");
+	/* The same twice is one. */
+	expect_output(sh("$E checkpoint img mnt-a"), "img\t8\nmnt-a\t8\n");
+	change(a, 8, "gate", NULL);
+	expect_error(sh("$E checkpoint mnt-b mnt-a"), 3, "mnt-a: it does not want to");
+	change(a, 8, "checkpoint", NULL);
+	expect_error(sh("$E checkpoint mnt-b mnt-a"), 3, "mnt-a: it does not want to");
+	expect_error(sh("$E checkpoint mnt-b nothing"), 1, "nothing");
+	stop(a);
+	stop(b);
+	/* Each gate that was closed was let go of with its connection. */
+	unsigned int gates = 0, ends = 0;
+	for (const char *c = asked_so_far(); *c != '\0'; c++) {
+		gates += *c == 'G';
+		ends += *c == '.';
+	}
+	ck_assert_uint_eq(gates, 2 + 2 + 1 + 2);
+	ck_assert_uint_eq(ends, gates);
+}
+END_TEST
+
+int main(void)
+{
+	TCase *tcase = tcase_create("cli_args");
+	tcase_add_unchecked_fixture(tcase, testdir_setup, testdir_teardown);
+	tcase_set_timeout(tcase, 120);
+	tcase_add_test(tcase, test_help);
+	tcase_add_test(tcase, test_usage);
+	tcase_add_test(tcase, test_points);
+	tcase_add_test(tcase, test_since_offline);
+	tcase_add_test(tcase, test_conservative);
+	tcase_add_test(tcase, test_output_file);
+	tcase_add_test(tcase, test_broken_pipe);
+	tcase_add_test(tcase, test_targets);
+	tcase_add_test(tcase, test_locked);
+	tcase_add_test(tcase, test_status_and_labels);
+	tcase_add_test(tcase, test_check);
+	tcase_add_test(tcase, test_live);
+	tcase_add_test(tcase, test_checkpoint_together);
+	return testdir_main("cli_args", tcase);
+}
