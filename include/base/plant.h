@@ -18,7 +18,8 @@
 /* 1 where the macro is defined as 1, else 0 (the way of the kernel's IS_BUILTIN(), linux/kconfig.h). */
 #define PLANTED(name) PLANT_IS_ONE(PLANT_##name)
 #define PLANT_IS_ONE(value) PLANT_IS_ONE_(value)
-#define PLANT_IS_ONE_(value) PLANT_SECOND(PLANT_COMMA_##value 1, 0, 0)
+#define PLANT_IS_ONE_(value) PLANT_IS_ONE__(PLANT_COMMA_##value)
+#define PLANT_IS_ONE__(comma) PLANT_SECOND(comma 1, 0, 0)
 #define PLANT_COMMA_1 0,
 #define PLANT_SECOND(first, second, ...) second
 

@@ -35,6 +35,7 @@ struct img_ops {
 	int (*flush)(struct img *img);
 	/* Drops clean cached pages, so that the next read comes from the device. 0 or -errno. */
 	int (*drop_cache)(struct img *img);
+	int (*set_mtime)(struct img *img, struct timespec mtime);
 	int (*stat)(struct img *img, struct stat *ret_stat);
 	int (*statvfs)(struct img *img, struct statvfs *ret_stat);
 	void (*close)(struct img *img);
@@ -77,6 +78,7 @@ int64_t img_seek(struct img *img, uint64_t offset, int whence);
 
 int img_flush(struct img *img);
 int img_drop_cache(struct img *img);
+int img_set_mtime(struct img *img, struct timespec mtime);
 int img_stat(struct img *img, struct stat *ret_stat);
 int img_statvfs(struct img *img, struct statvfs *ret_stat);
 

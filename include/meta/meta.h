@@ -62,8 +62,8 @@ struct meta;
 
 /*
  * Creates path, whole or not at all: built under a temporary name beside it, in WAL mode, then given its name, then the
- * folder is fsynced. -EEXIST when path exists. super gives uuid, geometry, image_is_device; the rest starts at zero,
- * META_CLEAN with the given image_mtime_ns.
+ * folder is fsynced. -EEXIST when path exists. super gives uuid, geometry, eras and what binds it to its image; it starts
+ * META_CLEAN, the rest at zero.
  * Refused: a folder that is missing, read-only or full; -ENOTSUP a network file system or a mount of eraimgfs as its home;
  * -ENOTEMPTY a -wal with content of a database that is gone beside it. The caller holds the lock of path.
  */
@@ -162,13 +162,13 @@ uint64_t meta_salvage_era(const char *path);
 
 /* What path's database had at least reached: DATABASE.witness, a file beside it. */
 struct meta_witness {
-	uint8_t uuid[16];
 	uint64_t commit_counter;
 	uint64_t era;
 };
 
-/* 1 found, 0 there is none that is valid, -errno. */
-int meta_witness_read(const char *path, struct meta_witness *ret_witness);
+/* Of the database with that uuid; NULL: of whichever had this name, the greatest values. 1 found, 0 none (and zeros),
+ * -errno. */
+int meta_witness_read(const char *path, const uint8_t *uuid, struct meta_witness *ret_witness);
 
 /* Makes super's uuid, commit_counter and current_era durable there; super is a commit that is durable already (else a
  * healthy database would be behind its witness after a power loss). 0 or -errno. */
@@ -177,9 +177,9 @@ int meta_witness_write(const char *path, const struct meta_super *super);
 struct meta_reader;
 
 /*
- * Opens a read-only snapshot of path as of now. Works on a live database and on one at rest, with or without -wal; writes
- * nothing but what SQLite needs to read a WAL (-shm), and where the folder cannot be written reads it in place if there
- * is no -wal with content. Errors as meta_open(), without its whole verification: superblock and each row that is used
+ * Opens a read-only snapshot of path as of now. Works on a live database and on one at rest. Where there is a -wal with
+ * content it writes nothing but what SQLite needs to read that (-shm); else it reads the file in place and writes nothing
+ * at all. Errors as meta_open(), without its whole verification: superblock and each row that is used
  * are checked against their checksums. -EACCES: there is a -wal with content, and SQLite may not write the folder that it
  * needs to read it. Read in place there is no snapshot: the calls below give -EAGAIN when somebody wrote meanwhile.
  */

@@ -38,15 +38,15 @@ int bind_find_traces(struct opening *o, struct err *err)
 	const char *path = o->config->metadata_path;
 
 	int r = session_find(o->config->run_dir, &o->old_key, &o->trace);
-	if (r < 0)
+	if (r == -EBUSY)
 		return err_set_exit(err, ERR_EXIT_REFUSED, r,
 			"%s: these metadata are in use by another eraimgfs (process %" PRIu64 "): see era-cli list",
 			path, o->found.owner_pid);
-	r = meta_witness_read(path, &o->witness);
+	if (r < 0)
+		return err_set(err, r, "%s: cannot look for session files: %s", o->config->run_dir, strerror(-r));
+	r = meta_witness_read(path, o->found.uuid, &o->witness);
 	if (r < 0)
 		return err_set(err, r, "%s.witness: %s", path, strerror(-r));
-	if (memcmp(o->witness.uuid, o->found.uuid, sizeof(o->witness.uuid)) != 0)
-		o->witness = (struct meta_witness){ 0 };
 	return 0;
 }
 
@@ -78,6 +78,7 @@ static int bind_refuse(struct opening *o, struct err *err, const char *name, con
 {
 	if (o->config->mark_all) {
 		o->forget = true;
+		o->resized = false;
 		return 0;
 	}
 	return err_set(err, -ESTALE, "%s: %s: changes are not known: " BIND_REMEDY, name, finding);

@@ -17,6 +17,7 @@
 #include "base/plant.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -80,24 +81,41 @@ void era_checkpoint_abort(struct era *era)
 	pthread_mutex_unlock(&era->switch_lock);
 }
 
+/* Inside the transaction of the switch. */
+static int switch_fill(struct era *era, struct marks *ret_carried, uint64_t *ret_era)
+{
+	struct meta_super *super = meta_pending(era->meta);
+
+	*ret_era = ++super->current_era;
+	if (PLANTED(SHOW_EARLY))
+		super->durable_era = *ret_era;
+	return commit_carry_over(era, *ret_era, ret_carried);
+}
+
 /* The gate is closed and drained. On success next_committed holds the old era's plane. */
 static int switch_commit(struct era *era, uint64_t *ret_era, struct err *err)
 {
+	struct marks carried = { 0 };
+
 	metalock_urgent(era);
 	int r = era_has_failed(era) ? -EIO : meta_begin(era->meta, META_FULL);
 	if (r == 0) {
-		*ret_era = ++meta_pending(era->meta)->current_era;
-		if (PLANTED(SHOW_EARLY))
-			meta_pending(era->meta)->durable_era = *ret_era;
-		/* Guards against a crash that finds writes of the new era recorded in the old one. */
-		r = era_commit(era, "a new era");
+		r = switch_fill(era, &carried, ret_era);
+		if (r < 0)
+			meta_rollback(era->meta);
+		else
+			/* Guards against a crash that finds writes of the new era recorded in the old one. */
+			r = era_commit(era, "a new era");
 	}
 	if (r == 0 && !PLANTED(STALE_PLANE)) {
 		struct bm *old = era->committed;
 		era->committed = era->next_committed;
 		era->next_committed = old;
 	}
+	if (r == 0)
+		commit_publish(era, &carried); /* who is left out, for want of memory, commits again */
 	metalock_release(era);
+	free(carried.list);
 	return r < 0 ? err_set(err, r, "the new era cannot be recorded in %s: %s", era->metadata_path, strerror(-r))
 		     : 0;
 }

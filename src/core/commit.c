@@ -19,17 +19,8 @@
 /* Most rows (chunks) in one commit; what is beyond waits for the next, so that no commit takes long. */
 #define COMMIT_ROWS_MAX 512u
 
-/* Blocks of one chunk that a request touches, not yet committed. */
-struct mark {
-	uint64_t begin;
-	uint64_t end;
-};
-
-struct marks {
-	struct mark *list;
-	size_t nr;
-	size_t room;
-};
+/* Likewise for what a switch of eras carries over, with all writers waiting. */
+#define CARRY_ROWS_MAX 64u
 
 static void words_set(uint64_t *words, uint64_t begin, uint64_t end)
 {
@@ -74,8 +65,9 @@ static int marks_add(struct marks *marks, uint64_t begin, uint64_t end)
 	return 0;
 }
 
-/* Adds what req still needs marked. Under meta_lock. */
-static int marks_add_request(struct marks *marks, struct era *era, const struct era_req *req)
+/* Adds what req still needs marked in the era whose plane this is. Under meta_lock. */
+static int marks_add_request(
+	struct marks *marks, const struct era *era, const struct bm *plane, const struct era_req *req)
 {
 	uint64_t offset, len;
 
@@ -86,7 +78,7 @@ static int marks_add_request(struct marks *marks, struct era *era, const struct 
 	uint64_t end = PLANTED(MARK_FIRST) ? begin + 1 : (offset + len - 1) / era->block_size + 1;
 	for (uint64_t upto; begin < end; begin = upto) {
 		upto = chunk_end(begin) < end ? chunk_end(begin) : end;
-		if (bm_test_range(era->committed, begin, upto))
+		if (bm_test_range(plane, begin, upto))
 			continue;
 		int r = marks_add(marks, begin, upto);
 		if (r < 0)
@@ -101,9 +93,11 @@ static int mark_compare(const void *a, const void *b)
 	return (x->begin > y->begin) - (x->begin < y->begin);
 }
 
-/* ORs the sorted marks into era_nr's writeset, a row once. */
-static int marks_write(const struct marks *marks, struct meta *meta, uint64_t era_nr)
+/* Sorts the marks and ORs them into era_nr's writeset, a row once. */
+static int marks_write(struct marks *marks, struct meta *meta, uint64_t era_nr)
 {
+	if (marks->nr > 0)
+		qsort(marks->list, marks->nr, sizeof(*marks->list), mark_compare);
 	for (size_t i = 0; i < marks->nr;) {
 		uint64_t chunk = marks->list[i].begin / BM_CHUNK_BITS;
 		uint64_t words[BM_CHUNK_WORDS] = { 0 };
@@ -117,8 +111,7 @@ static int marks_write(const struct marks *marks, struct meta *meta, uint64_t er
 	return 0;
 }
 
-/* From now on writes to these blocks pass. Under meta_lock. */
-static int marks_publish(const struct marks *marks, struct era *era)
+int commit_publish(struct era *era, const struct marks *marks)
 {
 	int r = 0;
 	for (size_t i = 0; i < marks->nr && r == 0; i++)
@@ -126,17 +119,35 @@ static int marks_publish(const struct marks *marks, struct era *era)
 	return r;
 }
 
+struct carry {
+	struct era *era;
+	struct marks *marks;
+};
+
+static int carry_request(const struct era_req *req, void *arg)
+{
+	struct carry *carry = arg;
+	if (carry->marks->nr >= CARRY_ROWS_MAX)
+		return 1;
+	return marks_add_request(carry->marks, carry->era, carry->era->next_committed, req);
+}
+
+int commit_carry_over(struct era *era, uint64_t new_era, struct marks *ret_marks)
+{
+	struct carry carry = { .era = era, .marks = ret_marks };
+	request_each_waiting(era, carry_request, &carry);
+	return marks_write(ret_marks, era->meta, new_era);
+}
+
 /* Makes the marks durable, then visible. Under meta_lock. */
 static int marks_commit(struct marks *marks, struct era *era)
 {
-	qsort(marks->list, marks->nr, sizeof(*marks->list), mark_compare);
-
 	int r = meta_begin(era->meta, META_FULL);
 	if (r < 0)
 		return r;
 	r = marks_write(marks, era->meta, meta_super(era->meta)->current_era);
 	if (PLANTED(EARLY_PUBLISH) && r == 0)
-		r = marks_publish(marks, era);
+		r = commit_publish(era, marks);
 	if (r < 0) {
 		meta_rollback(era->meta);
 		return r;
@@ -146,7 +157,7 @@ static int marks_commit(struct marks *marks, struct era *era)
 	if (r < 0)
 		return r;
 	atomic_fetch_add_explicit(&era->nr_commits, 1, memory_order_relaxed);
-	return marks_publish(marks, era);
+	return commit_publish(era, marks);
 }
 
 /* Moves requests from the front of rest to *ret_group until a commit is full; collects their marks. */
@@ -158,7 +169,7 @@ static int commit_collect(
 
 	*ret_group = *rest;
 	for (struct era_req *req = rest->head; req; req = req->next) {
-		r = marks_add_request(marks, era, req);
+		r = marks_add_request(marks, era, era->committed, req);
 		nr++;
 		if (r == 0 && marks->nr < COMMIT_ROWS_MAX && req->next)
 			continue;
@@ -198,7 +209,7 @@ void *commit_thread(void *arg)
 			if (wal_is_due)
 				digest_kick(era);
 			if (r < 0)
-				request_fail(era, &group, r);
+				request_end_all(era, &group, r);
 			else
 				request_give_ready(era, &group);
 		}

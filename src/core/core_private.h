@@ -51,9 +51,11 @@ struct era {
 	pthread_mutex_t park_lock;
 	pthread_cond_t commit_wanted; /* parked is not empty and the gate is open, or stopping */
 	pthread_cond_t finish_wanted; /* ready is not empty, or stopping */
+	pthread_cond_t flush_wanted; /* flushes is not empty, or stopping */
 	pthread_cond_t room; /* fewer than ERA_PARKED_MAX wait */
 	struct era_list parked; /* wait for the gate or a commit */
 	struct era_list ready; /* a completer may try them */
+	struct era_list flushes; /* wait for an fsync of the image */
 	unsigned int nr_waiting; /* in either list, or claimed by the committer */
 	bool stopping;
 
@@ -76,6 +78,8 @@ struct era {
 	/* --- threads --- */
 	pthread_t committer;
 	bool committer_runs;
+	pthread_t flusher;
+	bool flusher_runs;
 	pthread_t *completers;
 	unsigned int nr_completers;
 	pthread_t digester;
@@ -102,11 +106,31 @@ void request_gate_opened(struct era *era);
 /* The committer's hands: takes parked requests (claimed), and gives them back to the completers or ends them. */
 bool request_take_parked(struct era *era, struct era_list *ret_batch); /* waits; false: stopping */
 void request_give_ready(struct era *era, struct era_list *batch);
-void request_fail(struct era *era, struct era_list *batch, int error);
+void request_end_all(struct era *era, struct era_list *batch, int error);
+/* Visits what waits, the longest first, until visit returns non-zero. Not what is claimed. */
+void request_each_waiting(struct era *era, int (*visit)(const struct era_req *req, void *arg), void *arg);
 /* The part of req that is tried next: bytes [*ret_offset, *ret_offset + *ret_len). */
 void request_piece(const struct era *era, const struct era_req *req, uint64_t *ret_offset, uint64_t *ret_len);
 
 /* commit.c */
+
+/* Blocks of one chunk that a request touches and that are not yet committed. */
+struct mark {
+	uint64_t begin;
+	uint64_t end;
+};
+
+struct marks {
+	struct mark *list;
+	size_t nr;
+	size_t room;
+};
+
+/* For the switch of eras, so that whoever waits need not commit again (and again, under a flood of checkpoints): marks the
+ * blocks of the requests that wait in new_era, and once that is committed, publishes them. The gate is closed, under
+ * meta_lock; carry inside the transaction, publish after it. */
+int commit_carry_over(struct era *era, uint64_t new_era, struct marks *ret_marks);
+int commit_publish(struct era *era, const struct marks *marks);
 void *commit_thread(void *era);
 /* Marks blocks [begin, end) in era's writeset. Inside a transaction, under meta_lock. */
 int commit_mark_range(struct meta *meta, uint64_t era_nr, uint64_t begin, uint64_t end);

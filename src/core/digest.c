@@ -72,6 +72,22 @@ static int digest_step(struct era *era, unsigned int nr_rows)
 	return more;
 }
 
+/* Errors that left nothing behind and may be gone a moment later: no space, no memory, another program's lock. */
+static bool may_pass(int error)
+{
+	return error == -ENOSPC || error == -ENOMEM || error == -EBUSY;
+}
+
+/* Under meta_lock. An fsync of the -wal that failed has marked its pages clean: later commits would be durable behind a
+ * hole, where no recovery finds them. */
+static void write_wal_back(struct era *era)
+{
+	int r = meta_wal_checkpoint(era->meta, META_WAL_PASSIVE);
+	if (r < 0 && !may_pass(r))
+		era_fail_locked(era, "write-back of the metadata's WAL failed (%s)", strerror(-r));
+	era->wal_written_back = meta_wal_frames(era->meta);
+}
+
 /* One turn with the metadata: 1 to be called again at once, 0 to wait for a kick, -EAGAIN to wait and try again. */
 static int digest_turn(struct era *era, unsigned int *nr_rows)
 {
@@ -87,15 +103,12 @@ static int digest_turn(struct era *era, unsigned int *nr_rows)
 		*nr_rows /= 2;
 	else if (took < DIGEST_STEP_NS_LOW && *nr_rows < DIGEST_ROWS_MAX)
 		*nr_rows *= 2;
-	if (r < 0 && r != -ENOSPC)
+	if (r < 0 && !may_pass(r))
 		era_fail_locked(era, "digest of the metadata failed (%s)", strerror(-r));
-	if (r >= 0 && digest_wal_is_due(era)) {
-		/* On an error (no space, say) the WAL is still whole, and only grows. */
-		meta_wal_checkpoint(era->meta, META_WAL_PASSIVE);
-		era->wal_written_back = meta_wal_frames(era->meta);
-	}
+	else if (digest_wal_is_due(era))
+		write_wal_back(era);
 	metalock_release(era);
-	return r == -ENOSPC ? -EAGAIN : r < 0 ? 0 : r;
+	return r >= 0 ? r : may_pass(r) ? -EAGAIN : 0;
 }
 
 /* Waits until there is work, or for a while after r == -EAGAIN. False: stop. */

@@ -17,7 +17,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
+
+/* A file system that keeps whole seconds (or two of them) has its clock past an mtime by then. */
+#define COARSE_MTIME_S 4
 
 static int era_new(const struct era_config *config, struct era **ret_era)
 {
@@ -37,6 +41,7 @@ static int era_new(const struct era_config *config, struct era **ret_era)
 	pthread_cond_init(&era->flush_over, NULL);
 	pthread_cond_init(&era->commit_wanted, NULL);
 	pthread_cond_init(&era->finish_wanted, NULL);
+	pthread_cond_init(&era->flush_wanted, NULL);
 	pthread_cond_init(&era->room, NULL);
 	pthread_condattr_init(&monotonic);
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
@@ -53,10 +58,19 @@ static int era_new(const struct era_config *config, struct era **ret_era)
 	return 0;
 }
 
+/* Whether recovery will ask for the session file: the database names this session and was not closed in order, or it could
+ * not be told of a failure. */
+static bool session_is_needed(struct era *era)
+{
+	const struct meta_super *super = era->meta ? meta_super(era->meta) : NULL;
+	return era_has_failed(era) ||
+	       (super && super->state != META_CLEAN && memcmp(super->nonce, era->nonce, sizeof(super->nonce)) == 0);
+}
+
 /* What is left once the threads are gone, in any state of opening. Drops the locks last. */
 static void era_free(struct era *era)
 {
-	session_stop(era->session, era_has_failed(era));
+	session_stop(era->session, session_is_needed(era));
 	meta_close(era->meta);
 	if (era->metadata_path)
 		lockfile_drop(era->metadata_path, era->database_lock);
@@ -66,6 +80,7 @@ static void era_free(struct era *era)
 	pthread_cond_destroy(&era->digest_wanted);
 	pthread_cond_destroy(&era->meta_turn);
 	pthread_cond_destroy(&era->room);
+	pthread_cond_destroy(&era->flush_wanted);
 	pthread_cond_destroy(&era->finish_wanted);
 	pthread_cond_destroy(&era->commit_wanted);
 	pthread_cond_destroy(&era->flush_over);
@@ -79,48 +94,64 @@ static void era_free(struct era *era)
 	free(era);
 }
 
+/*
+ * Creates the metadata. Where older ones had this name (salvaged_era, or a witness that is left), the new ones start above
+ * every era that they may have shown, and say that every block was written then: truthful from birth, whatever happens
+ * before the first session, and for those too who kept a bare number.
+ */
 static int create_metadata(struct opening *o, uint64_t salvaged_era, struct err *err)
 {
 	const struct era_config *config = o->config;
 	struct img *image = o->era->image;
+	struct meta_witness witness;
 	struct stat st;
 	struct meta_super super = {
 		.block_size = config->block_size ? config->block_size : ERA_BLOCK_SIZE_DEFAULT,
 		.image_size = image->size_bytes,
 		.image_is_device = image->is_device,
-		.current_era = salvaged_era,
-		.durable_era = salvaged_era,
 	};
 
 	int r = bind_check_blocks(config, super.image_size, super.block_size, err);
 	if (r < 0)
 		return r;
 	super.nr_blocks = (super.image_size + super.block_size - 1) / super.block_size;
-	r = img_stat(image, &st);
+	r = meta_witness_read(config->metadata_path, NULL, &witness);
+	if (r >= 0)
+		r = img_stat(image, &st);
 	if (r < 0)
-		return err_set(err, r, "%s: %s", config->image_path, strerror(-r));
+		return err_set(err, r, "%s: the metadata cannot be created: %s", config->metadata_path, strerror(-r));
 	super.image_mtime_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
+	if (witness.era > salvaged_era)
+		salvaged_era = witness.era;
+	if (salvaged_era > 0)
+		super.current_era = super.durable_era = super.floor_era = salvaged_era + 1;
 	num_uuid_new(super.uuid);
-	return meta_create(config->metadata_path, &super, err);
+	r = meta_create(config->metadata_path, &super, err);
+	if (r < 0)
+		return r;
+	core_notice(config, "created the metadata %s", config->metadata_path);
+	if (super.floor_era > 0)
+		core_notice(config,
+			"older metadata had that name: every block counts as changed in era %" PRIu64
+			", old cursors are void: take a full backup",
+			super.floor_era);
+	return meta_open(config->metadata_path, &o->era->meta, err);
 }
 
 /* bypass=mark-all for metadata that cannot be opened: put aside, whole, and begun anew. */
 static int replace_damaged(struct opening *o, struct err *err)
 {
 	char *aside = NULL;
-	struct meta_witness witness = { 0 };
-	uint64_t era_nr = meta_salvage_era(o->config->metadata_path);
+	uint64_t salvaged_era = meta_salvage_era(o->config->metadata_path);
 
-	meta_witness_read(o->config->metadata_path, &witness);
-	era_nr = witness.era > era_nr ? witness.era : era_nr;
+	/* At least 1: that a database was here is known. */
+	salvaged_era = salvaged_era > 0 ? salvaged_era : 1;
 	int r = meta_set_aside(o->config->metadata_path, &aside, err);
 	if (r < 0)
 		return r;
 	core_notice(o->config, "the metadata cannot be used and were moved to %s", aside);
 	free(aside);
-	o->forget = true;
-	r = create_metadata(o, era_nr, err);
-	return r < 0 ? r : meta_open(o->config->metadata_path, &o->era->meta, err);
+	return create_metadata(o, salvaged_era, err);
 }
 
 /* A file that is no database (any more) is moved only where a witness says that it was one of ours: metadata= may name
@@ -128,7 +159,7 @@ static int replace_damaged(struct opening *o, struct err *err)
 static bool is_ours(const char *path)
 {
 	struct meta_witness witness;
-	return meta_witness_read(path, &witness) == 1;
+	return meta_witness_read(path, NULL, &witness) == 1;
 }
 
 static int open_metadata(struct opening *o, struct err *err)
@@ -142,10 +173,6 @@ static int open_metadata(struct opening *o, struct err *err)
 	r = meta_open(config->metadata_path, &era->meta, err);
 	if (r == -ENOENT && config->create) {
 		r = create_metadata(o, 0, err);
-		if (r == 0) {
-			core_notice(config, "created the metadata %s", config->metadata_path);
-			r = meta_open(config->metadata_path, &era->meta, err);
-		}
 	} else if (config->mark_all && (r == -EUCLEAN || (r == -EMEDIUMTYPE && is_ours(config->metadata_path)))) {
 		r = replace_damaged(o, err);
 	}
@@ -274,12 +301,32 @@ fail:
 	return r;
 }
 
-/* The last commit: what it says holds, because nothing writes after it. */
-static int close_commit(struct era *era, struct err *err)
+/*
+ * The mtime by which the image will be known. Where the file system keeps whole seconds, a write from outside in the very
+ * second of our last one would not show: the mtime is put back, out of reach of the clock.
+ */
+static int settle_mtime(struct img *image, int64_t *ret_mtime_ns)
 {
 	struct stat st;
 
-	int r = img_stat(era->image, &st);
+	int r = img_stat(image, &st);
+	if (r == 0 && !image->is_device && st.st_mtim.tv_nsec == 0 && time(NULL) - st.st_mtim.tv_sec < COARSE_MTIME_S) {
+		r = img_set_mtime(image, (struct timespec){ .tv_sec = st.st_mtim.tv_sec - 2 * COARSE_MTIME_S });
+		if (r == 0)
+			r = img_flush(image);
+		if (r == 0)
+			r = img_stat(image, &st);
+	}
+	*ret_mtime_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
+	return r;
+}
+
+/* The last commit: what it says holds, because nothing writes after it. */
+static int close_commit(struct era *era, struct err *err)
+{
+	int64_t mtime_ns;
+
+	int r = settle_mtime(era->image, &mtime_ns);
 	if (r == 0)
 		r = meta_begin(era->meta, META_FULL);
 	if (r < 0)
@@ -287,7 +334,7 @@ static int close_commit(struct era *era, struct err *err)
 	struct meta_super *super = meta_pending(era->meta);
 	super->durable_era = super->current_era;
 	super->state = META_CLEAN;
-	super->image_mtime_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
+	super->image_mtime_ns = mtime_ns;
 	/* Guards nothing but the time of a recovery: without it the next start recovers. */
 	r = era_commit(era, "the stop");
 	if (r == 0)

@@ -28,6 +28,21 @@ static bool had_failed(const struct opening *o)
 	return o->found.state == META_FAILED || o->trace.failed;
 }
 
+/* After a failed fsync, once the image's dirty pages are written: what is clean in a cache may be lost on the disk, of the
+ * image and of the -wal. */
+static int recover_failed(struct opening *o, struct err *err)
+{
+	int r = img_drop_cache(o->era->image);
+	if (r < 0)
+		return err_set(err, r, "%s: its cached pages cannot be dropped after a failed fsync: %s",
+			o->config->image_path, strerror(-r));
+	/* Guards the next commit: appended to a -wal with a hole, it would be lost with all that is behind the hole. */
+	r = meta_wal_checkpoint(o->era->meta, META_WAL_TRUNCATE);
+	return r < 0 ? err_set(err, r, "%s: its -wal cannot be written back after a failed fsync: %s",
+			       o->config->metadata_path, strerror(-r))
+		     : 0;
+}
+
 int recover_image(struct opening *o, struct err *err)
 {
 	struct era *era = o->era;
@@ -49,12 +64,7 @@ int recover_image(struct opening *o, struct err *err)
 		return err_set(err, r, "%s: fsync failed (%s): nothing is mounted; look at the disk, then try again",
 			o->config->image_path, strerror(-r));
 	}
-	if (failed) {
-		r = img_drop_cache(era->image);
-		if (r < 0)
-			return err_set(err, r, "%s: %s", o->config->image_path, strerror(-r));
-	}
-	return 0;
+	return failed ? recover_failed(o, err) : 0;
 }
 
 /* Blocks that a resize brings in, and the last block of the smaller size, which it changes. */

@@ -98,8 +98,8 @@ static void request_enqueue(struct era *era, struct era_req *req)
 {
 	req->state = ERA_REQ_PARKED;
 	if (req->kind == ERA_REQ_FLUSH) {
-		list_push(&era->ready, req);
-		pthread_cond_signal(&era->finish_wanted);
+		list_push(&era->flushes, req);
+		pthread_cond_signal(&era->flush_wanted);
 	} else {
 		list_push(&era->parked, req);
 		pthread_cond_signal(&era->commit_wanted);
@@ -147,6 +147,13 @@ void era_submit(struct era *era, struct era_req *req)
 	req->ops->done(req, error);
 }
 
+static struct era_list *list_of(struct era *era, const struct era_req *req)
+{
+	if (req->kind == ERA_REQ_FLUSH)
+		return &era->flushes;
+	return req->ready ? &era->ready : &era->parked;
+}
+
 bool era_cancel(struct era *era, struct era_req *req)
 {
 	bool ours = false;
@@ -156,7 +163,7 @@ bool era_cancel(struct era *era, struct era_req *req)
 		req->state = ERA_REQ_CANCELLED;
 		pthread_cond_broadcast(&era->room);
 	} else if (req->state == ERA_REQ_PARKED && req->done_bytes == 0) {
-		list_remove(req->kind == ERA_REQ_FLUSH || req->ready ? &era->ready : &era->parked, req);
+		list_remove(list_of(era, req), req);
 		req->state = ERA_REQ_CLAIMED;
 		era->nr_waiting--;
 		pthread_cond_signal(&era->room);
@@ -209,7 +216,7 @@ static void request_finish(struct era *era, struct era_req *req, int error)
 	req->ops->done(req, error);
 }
 
-void request_fail(struct era *era, struct era_list *batch, int error)
+void request_end_all(struct era *era, struct era_list *batch, int error)
 {
 	struct era_req *req;
 	while ((req = list_pop(batch)))
@@ -248,19 +255,47 @@ static void *completer_thread(void *arg)
 		pthread_mutex_unlock(&era->park_lock);
 
 		int error;
-		bool over = true;
-		if (req->kind == ERA_REQ_FLUSH)
-			error = era_flush_image(era);
-		else
-			over = request_try(era, req, &error);
-		if (!over)
-			over = !request_park_again(era, req, &error);
-		if (over)
+		if (request_try(era, req, &error) || !request_park_again(era, req, &error))
 			request_finish(era, req, error);
 		pthread_mutex_lock(&era->park_lock);
 	}
 	pthread_mutex_unlock(&era->park_lock);
 	return NULL;
+}
+
+/* A thread of its own: an fsync may take seconds, and no write waits for one. All who wait share the next. */
+static void *flusher_thread(void *arg)
+{
+	struct era *era = arg;
+
+	pthread_mutex_lock(&era->park_lock);
+	while (!era->stopping || era->flushes.head) {
+		if (!era->flushes.head) {
+			pthread_cond_wait(&era->flush_wanted, &era->park_lock);
+			continue;
+		}
+		struct era_list batch = era->flushes;
+		era->flushes = (struct era_list){ 0 };
+		for (struct era_req *req = batch.head; req; req = req->next)
+			req->state = ERA_REQ_CLAIMED;
+		pthread_mutex_unlock(&era->park_lock);
+		request_end_all(era, &batch, era_flush_image(era));
+		pthread_mutex_lock(&era->park_lock);
+	}
+	pthread_mutex_unlock(&era->park_lock);
+	return NULL;
+}
+
+void request_each_waiting(struct era *era, int (*visit)(const struct era_req *req, void *arg), void *arg)
+{
+	const struct era_list *lists[] = { &era->ready, &era->parked };
+	int r = 0;
+
+	pthread_mutex_lock(&era->park_lock);
+	for (unsigned int i = 0; i < 2; i++)
+		for (const struct era_req *req = lists[i]->head; req && r == 0; req = req->next)
+			r = visit(req, arg);
+	pthread_mutex_unlock(&era->park_lock);
 }
 
 void request_gate_opened(struct era *era)
@@ -280,8 +315,12 @@ int request_threads_start(struct era *era, unsigned int nr_completers)
 		if (r < 0)
 			return r;
 	}
-	int r = -pthread_create(&era->committer, NULL, commit_thread, era);
-	era->committer_runs = r == 0;
+	int r = -pthread_create(&era->flusher, NULL, flusher_thread, era);
+	era->flusher_runs = r == 0;
+	if (r == 0) {
+		r = -pthread_create(&era->committer, NULL, commit_thread, era);
+		era->committer_runs = r == 0;
+	}
 	return r;
 }
 
@@ -291,6 +330,7 @@ void request_threads_stop(struct era *era)
 	era->stopping = true;
 	pthread_cond_broadcast(&era->commit_wanted);
 	pthread_cond_broadcast(&era->finish_wanted);
+	pthread_cond_broadcast(&era->flush_wanted);
 	pthread_cond_broadcast(&era->room);
 	pthread_mutex_unlock(&era->park_lock);
 
@@ -300,10 +340,13 @@ void request_threads_stop(struct era *era)
 	for (unsigned int i = 0; i < era->nr_completers; i++)
 		pthread_join(era->completers[i], NULL);
 	free(era->completers);
+	/* Last: a write that was completed may have asked for its fsync. */
+	if (era->flusher_runs)
+		pthread_join(era->flusher, NULL);
 
 	/* Completers put back what the closed gate did not let through. */
-	struct era_list left[] = { era->parked, era->ready };
-	era->parked = era->ready = (struct era_list){ 0 };
-	for (unsigned int i = 0; i < 2; i++)
-		request_fail(era, &left[i], -EIO);
+	struct era_list left[] = { era->parked, era->ready, era->flushes };
+	era->parked = era->ready = era->flushes = (struct era_list){ 0 };
+	for (unsigned int i = 0; i < 3; i++)
+		request_end_all(era, &left[i], -EIO);
 }

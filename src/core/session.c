@@ -199,8 +199,10 @@ static int session_look(const char *path, const struct session_search *search)
 	if (memcmp(page.key.nonce, search->key->nonce, sizeof(page.key.nonce)) == 0) {
 		trace->found = true;
 		trace->heartbeat_ns = page.heartbeat_ns;
-		trace->failed = page.failed != 0;
 	}
+	/* Of any session: one that died in its recovery never got its nonce into the database. */
+	if (page.failed)
+		trace->failed = true;
 	if (page.commit_counter > trace->commit_counter)
 		trace->commit_counter = page.commit_counter;
 	if (page.era > trace->era)

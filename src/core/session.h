@@ -47,7 +47,7 @@ void session_set_failed(struct session *session);
 struct session_trace {
 	bool found; /* the very session that had the database last */
 	uint64_t heartbeat_ns; /* its last sign of life, wall clock, ns since 1970 */
-	bool failed; /* it saw an fsync fail */
+	bool failed; /* one on this database saw an fsync fail */
 	uint64_t commit_counter; /* the greatest that any session on this database has seen, 0: none */
 	uint64_t era; /* likewise */
 };

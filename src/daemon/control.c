@@ -104,8 +104,6 @@ static int control_query(struct fs *fs, struct control_connection *connection, c
 static int control_gate(struct fs *fs, struct control_connection *connection, const json_t *request, json_t **ret_reply,
 	struct err *err)
 {
-	if (connection->holds_gate)
-		return err_set(err, -EALREADY, "the gate is closed by this connection already");
 	int r = era_checkpoint_begin(fs->era, err);
 	if (r < 0)
 		return r;
@@ -180,6 +178,14 @@ static int control_handle(void *arg, void **state, const json_t *request, json_t
 	const char *name = ctl_string(request, "request");
 	if (name == NULL)
 		return bad_member(err, "request", "a string");
+	/* A closed gate holds up all writers: no other request may make its time longer. */
+	struct control_connection *connection = *state;
+	if (connection->holds_gate && strcmp(name, "checkpoint") != 0) {
+		era_checkpoint_abort(((struct fs *)arg)->era);
+		connection->holds_gate = false;
+		return err_set(err, -EPROTO,
+			"after \"gate\" only \"checkpoint\" may come, not \"%s\": the gate is open again", name);
+	}
 	for (size_t i = 0; i < sizeof(control_requests) / sizeof(control_requests[0]); i++) {
 		if (strcmp(name, control_requests[i].name) == 0)
 			return control_requests[i].handle(arg, *state, request, ret_reply, err);

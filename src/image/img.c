@@ -87,6 +87,11 @@ int img_drop_cache(struct img *img)
 	return img->ops->drop_cache(img);
 }
 
+int img_set_mtime(struct img *img, struct timespec mtime)
+{
+	return img->read_only ? -EROFS : img->ops->set_mtime(img, mtime);
+}
+
 int img_stat(struct img *img, struct stat *ret_stat)
 {
 	return img->ops->stat(img, ret_stat);

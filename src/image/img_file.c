@@ -113,6 +113,12 @@ static int img_file_drop_cache(struct img *img)
 	return -posix_fadvise(img_file(img)->fd, 0, 0, POSIX_FADV_DONTNEED);
 }
 
+static int img_file_set_mtime(struct img *img, struct timespec mtime)
+{
+	struct timespec times[2] = { { .tv_nsec = UTIME_OMIT }, mtime };
+	return futimens(img_file(img)->fd, times) == 0 ? 0 : -errno;
+}
+
 static int img_file_stat(struct img *img, struct stat *ret_stat)
 {
 	return fstat(img_file(img)->fd, ret_stat) == 0 ? 0 : -errno;
@@ -140,6 +146,7 @@ static const struct img_ops img_file_ops = {
 	.seek = img_file_seek,
 	.flush = img_file_flush,
 	.drop_cache = img_file_drop_cache,
+	.set_mtime = img_file_set_mtime,
 	.stat = img_file_stat,
 	.statvfs = img_file_statvfs,
 	.close = img_file_close,

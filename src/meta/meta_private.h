@@ -23,6 +23,7 @@
 #define CHUNK_BYTES (BM_CHUNK_WORDS * 8)
 #define ARRAY_BLOB_MAX (9 + 8 * BM_CHUNK_BITS)
 #define BUSY_MS 1000
+#define META_SYNC_UNKNOWN (-1)
 
 struct tally {
 	uint64_t count;
@@ -236,7 +237,7 @@ struct meta {
 	char *path; /* as the caller wrote it */
 	struct root root; /* as committed */
 	struct root pending;
-	enum meta_sync sync;
+	int sync; /* enum meta_sync, or META_SYNC_UNKNOWN */
 	uint64_t row_blocks; /* nr_blocks that the rows fit; 0: there are no rows */
 	uint64_t newest_era; /* greatest era that the open transaction gave to a row */
 	unsigned int wal_frames;

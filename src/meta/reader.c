@@ -51,7 +51,22 @@ static int connect_to(struct meta_reader *reader, enum db_mode mode, struct err 
 	return 0;
 }
 
-/* That the open failed only because SQLite may not make the files beside it that it needs to read a WAL. */
+/*
+ * A database without a -wal, or with an empty one, is complete alone: it was stopped in order, or is on its own on some
+ * medium. It is read as it lies there, without locks, so that looking at it changes nothing (a plain read-only open makes
+ * a -wal and a -shm beside it). What makes up for the locks is check_still().
+ */
+static int connect_in_place(struct meta_reader *reader, struct err *err)
+{
+	if (stat(reader->real, &reader->seen) < 0) {
+		int code = -errno;
+		return err_set(err, code, "%s: cannot be read: %s", reader->path, strerror(-code));
+	}
+	reader->in_place = true;
+	return connect_to(reader, DB_IMMUTABLE, err);
+}
+
+/* That the open failed only because SQLite may not make the -shm that it needs to read a -wal. */
 static bool lacks_folder(const struct meta_reader *reader)
 {
 	int code = reader->db.sql ? sqlite3_errcode(reader->db.sql) & 0xff : SQLITE_OK;
@@ -61,23 +76,15 @@ static bool lacks_folder(const struct meta_reader *reader)
 	return copy && faccessat(AT_FDCWD, dirname(copy), W_OK, AT_EACCESS) < 0;
 }
 
-static int connect_in_place(struct meta_reader *reader, struct err *err)
+static int connect_with_wal(struct meta_reader *reader, struct err *err)
 {
-	int64_t wal = place_size(reader->real, "-wal");
-	if (wal != 0)
+	int r = connect_to(reader, DB_READ, err);
+	if (r < 0 && lacks_folder(reader))
 		return err_set(err, -EACCES,
 			"%s: cannot be read: its -wal has content, and its folder cannot be written: "
 			"read it as its owner, or copy both to another folder",
 			reader->path);
-	if (stat(reader->real, &reader->seen) < 0) {
-		int code = -errno;
-		return err_set(err, code, "%s: cannot be read: %s", reader->path, strerror(-code));
-	}
-	reader->in_place = true;
-	db_close(&reader->db);
-	if (err)
-		*err = ERR_INIT; /* of the first try */
-	return connect_to(reader, DB_IMMUTABLE, err);
+	return r;
 }
 
 int meta_reader_open(const char *path, struct meta_reader **ret_reader, struct err *err)
@@ -90,9 +97,8 @@ int meta_reader_open(const char *path, struct meta_reader **ret_reader, struct e
 
 	int r = place_find(path, &reader->real, err);
 	if (r == 0)
-		r = connect_to(reader, DB_READ, err);
-	if (r < 0 && lacks_folder(reader))
-		r = connect_in_place(reader, err);
+		r = place_size(reader->real, "-wal") == 0 ? connect_in_place(reader, err)
+							  : connect_with_wal(reader, err);
 	if (r < 0) {
 		meta_reader_close(reader);
 		return r;

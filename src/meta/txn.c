@@ -13,9 +13,10 @@ bool meta_in_transaction(const struct meta *meta)
 
 static int set_sync(struct meta *meta, enum meta_sync sync)
 {
-	if (meta->sync == sync)
+	if (meta->sync == (int)sync)
 		return 0;
 	int64_t value = -1;
+	meta->sync = META_SYNC_UNKNOWN;
 	int r = db_exec(&meta->db, sync == META_FULL ? "PRAGMA synchronous=full" : "PRAGMA synchronous=normal");
 	if (r == 0)
 		r = db_number(&meta->db, "PRAGMA synchronous", &value);
@@ -23,7 +24,7 @@ static int set_sync(struct meta *meta, enum meta_sync sync)
 		return r;
 	if (value != (sync == META_FULL ? 2 : 1))
 		return -ENOTSUP;
-	meta->sync = sync;
+	meta->sync = (int)sync;
 	return 0;
 }
 

@@ -6,7 +6,7 @@
  * frame in the middle of a -wal silently takes all later ones with it. Both are behind their witness.
  *
  * Two slots of a sector each are written in turn, so that one that is torn by a power loss leaves the other. A slot is
- * valid when its checksum is; the one with the greater counter counts.
+ * valid when its checksum is, and speaks of the database with its UUID alone.
  */
 #include "meta_private.h"
 
@@ -46,70 +46,81 @@ static int witness_open(const char *path, int flags, int *ret_fd)
 	return *ret_fd < 0 ? -errno : 0;
 }
 
-/* The valid slot that counts. 1 and its index, or 0. */
-static int witness_slot(int fd, struct slot *ret_slot, unsigned int *ret_index)
+static int slot_read(int fd, unsigned int index, struct slot *ret_slot)
 {
+	ssize_t n = io_pread_full(fd, ret_slot, sizeof(*ret_slot), index * WITNESS_SLOT);
+	if (n < 0)
+		return (int)n;
+	return n == (ssize_t)sizeof(*ret_slot) &&
+	       memcmp(ret_slot->magic, WITNESS_MAGIC, sizeof(ret_slot->magic)) == 0 &&
+	       ret_slot->checksum == slot_checksum(ret_slot);
+}
+
+int meta_witness_read(const char *path, const uint8_t *uuid, struct meta_witness *ret_witness)
+{
+	CLEANUP_CLOSE int fd = -1;
 	int found = 0;
+
+	*ret_witness = (struct meta_witness){ 0 };
+	int r = witness_open(path, O_RDONLY, &fd);
+	if (r < 0)
+		return r == -ENOENT ? 0 : r;
 	for (unsigned int i = 0; i < 2; i++) {
 		struct slot slot;
-		ssize_t n = io_pread_full(fd, &slot, sizeof(slot), i * WITNESS_SLOT);
-		if (n < 0)
-			return (int)n;
-		if (n < (ssize_t)sizeof(slot) || memcmp(slot.magic, WITNESS_MAGIC, sizeof(slot.magic)) != 0 ||
-			slot.checksum != slot_checksum(&slot))
+		r = slot_read(fd, i, &slot);
+		if (r < 0)
+			return r;
+		if (r == 0 || (uuid && memcmp(slot.uuid, uuid, sizeof(slot.uuid)) != 0))
 			continue;
-		if (found && le64toh(slot.commit_counter) < le64toh(ret_slot->commit_counter))
-			continue;
-		*ret_slot = slot;
-		*ret_index = i;
 		found = 1;
+		if (le64toh(slot.commit_counter) > ret_witness->commit_counter)
+			ret_witness->commit_counter = le64toh(slot.commit_counter);
+		if (le64toh(slot.era) > ret_witness->era)
+			ret_witness->era = le64toh(slot.era);
 	}
 	return found;
 }
 
-int meta_witness_read(const char *path, struct meta_witness *ret_witness)
+/* The slot to write: one that is torn, or of an earlier UUID (it says nothing about this one), else the older one. */
+static int slot_choose(int fd, const uint8_t uuid[16])
 {
-	CLEANUP_CLOSE int fd = -1;
-	struct slot slot;
-	unsigned int index;
-
-	int r = witness_open(path, O_RDONLY, &fd);
-	if (r == 0)
-		r = witness_slot(fd, &slot, &index);
-	if (r <= 0)
-		return r == -ENOENT ? 0 : r;
-	memcpy(ret_witness->uuid, slot.uuid, sizeof(slot.uuid));
-	ret_witness->commit_counter = le64toh(slot.commit_counter);
-	ret_witness->era = le64toh(slot.era);
-	return 1;
+	uint64_t counter[2];
+	for (unsigned int i = 0; i < 2; i++) {
+		struct slot slot;
+		int r = slot_read(fd, i, &slot);
+		if (r < 0)
+			return r;
+		if (r == 0 || memcmp(slot.uuid, uuid, sizeof(slot.uuid)) != 0)
+			return (int)i;
+		counter[i] = le64toh(slot.commit_counter);
+	}
+	return counter[0] <= counter[1] ? 0 : 1;
 }
 
 int meta_witness_write(const char *path, const struct meta_super *super)
 {
 	CLEANUP_CLOSE int fd = -1;
-	struct slot slot;
-	unsigned int index = 1;
+	struct stat st;
 
 	int r = witness_open(path, O_RDWR | O_CREAT, &fd);
-	if (r < 0)
-		return r;
-	r = witness_slot(fd, &slot, &index);
-	if (r < 0)
-		return r;
-	bool is_new = r == 0;
+	if (r == 0 && fstat(fd, &st) < 0)
+		r = -errno;
+	int index = r == 0 ? slot_choose(fd, super->uuid) : r;
+	if (index < 0)
+		return index;
 
-	slot = (struct slot){
+	struct slot slot = {
 		.magic = WITNESS_MAGIC,
 		.commit_counter = htole64(super->commit_counter),
 		.era = htole64(super->current_era),
 	};
 	memcpy(slot.uuid, super->uuid, sizeof(slot.uuid));
 	slot.checksum = slot_checksum(&slot);
-	ssize_t n = io_pwrite_full(fd, &slot, sizeof(slot), (index ^ 1) * WITNESS_SLOT);
+	ssize_t n = io_pwrite_full(fd, &slot, sizeof(slot), (uint64_t)index * WITNESS_SLOT);
 	if (n < (ssize_t)sizeof(slot))
 		return n < 0 ? (int)n : -ENOSPC;
 	/* Guards against a power loss, a database put back from an older copy, and nobody left who knew better. */
 	if (fdatasync(fd) < 0)
 		return -errno;
-	return is_new ? io_sync_parent(path) : 0;
+	return st.st_size == 0 ? io_sync_parent(path) : 0;
 }

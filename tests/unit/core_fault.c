@@ -63,6 +63,11 @@ static int fault_stat(struct img *img, struct stat *ret_stat)
 	return img_stat(fault_of(img)->real, ret_stat);
 }
 
+static int fault_set_mtime(struct img *img, struct timespec mtime)
+{
+	return img_set_mtime(fault_of(img)->real, mtime);
+}
+
 static int fault_statvfs(struct img *img, struct statvfs *ret_stat)
 {
 	return img_statvfs(fault_of(img)->real, ret_stat);
@@ -83,6 +88,7 @@ static const struct img_ops fault_ops = {
 	.flush = fault_flush,
 	.drop_cache = fault_drop_cache,
 	.stat = fault_stat,
+	.set_mtime = fault_set_mtime,
 	.statvfs = fault_statvfs,
 	.close = fault_close,
 };

@@ -54,7 +54,9 @@ START_TEST(test_create)
 	super.image_size -= 17;
 	super.image_is_device = true;
 	super.image_mtime_ns = -5;
-	super.current_era = 7; /* starts at zero all the same */
+	super.current_era = super.durable_era = super.floor_era = 7;
+	super.commit_counter = 5; /* starts at zero all the same */
+	super.state = META_OPEN; /* likewise */
 	struct err err = ERR_INIT;
 	umask(0);
 	ck_assert_msg(meta_create(path, &super, &err) == 0, "%s", err.text);
@@ -73,7 +75,10 @@ START_TEST(test_create)
 	ck_assert_mem_eq(now->uuid, super.uuid, 16);
 	ck_assert_uint_eq(now->image_size, super.image_size);
 	ck_assert_uint_eq(now->nr_blocks, 12345);
-	ck_assert_uint_eq(now->current_era, 0);
+	ck_assert_uint_eq(now->current_era, 7);
+	ck_assert_uint_eq(now->durable_era, 7);
+	ck_assert_uint_eq(now->floor_era, 7);
+	ck_assert_uint_eq(now->commit_counter, 0);
 	ck_assert_int_eq(now->state, META_CLEAN);
 	ck_assert(now->image_is_device);
 	ck_assert_int_eq(now->image_mtime_ns, -5);
