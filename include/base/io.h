@@ -24,10 +24,6 @@ int io_sync_parent(const char *path);
  * Length or -errno; -E2BIG when it does not fit. */
 ssize_t io_read_text(const char *path, char *ret_text, size_t size);
 
-/* File system type of the mount that holds (major, minor) of st_dev, from /proc/self/mountinfo ("ext4",
- * "fuse.eraimgfs", "nfs4"). 0, -ENOENT when no mount has that device, -errno. */
-int io_fs_type(dev_t dev, char *ret_type, size_t size);
-
 /* path made absolute with symlinks resolved in all but its last component, which need not exist: what names a file
  * without touching it (a mount point that is dead or frozen must not be touched). malloc'ed, 0 or -errno. */
 int io_absolute(const char *path, char **ret_path);

@@ -16,7 +16,8 @@
  *
  * The registry: one file NONCE.json a live instance, mode 0600, in its user's run folder (base/run.h), with a
  * struct ctl_instance; its socket is NONCE.sock beside it. Written whole or not at all. An entry whose process (pid and
- * start time) is gone is dead, and is passed over.
+ * start time) is gone is dead, and is passed over. So is, where root looks at another user's folder, an entry that claims
+ * what is not that user's: the process, the image, the metadata and the mount must be his.
  */
 #ifndef CONTROL_CTL_H
 #define CONTROL_CTL_H
@@ -34,6 +35,7 @@
 #define CTL_CONNECTIONS_MAX 64
 
 struct ctl_instance {
+	uid_t uid; /* whose run folder lists it; not in the file */
 	char nonce[33]; /* hex, 32 digits */
 	char uuid[37];
 	pid_t pid;
@@ -47,9 +49,6 @@ struct ctl_instance {
 	uint64_t mount_dev; /* st_dev of the mount */
 	uint64_t image_dev, image_ino; /* of the backing image */
 };
-
-/* Start time of a process, in clock ticks after boot. 0 or -errno (-ENOENT: no such process). */
-int ctl_process_start(pid_t pid, uint64_t *ret_start);
 
 /* Writes instance's entry into dir, or removes it. 0 or -errno. */
 int ctl_registry_write(const char *dir, const struct ctl_instance *instance, struct err *err);
@@ -70,7 +69,8 @@ int ctl_resolve(const char *target, struct ctl_instance *ret_instance, struct er
 
 struct ctl_client;
 
-int ctl_connect(const char *socket, struct ctl_client **ret_client, struct err *err);
+/* Connects to instance's socket, and makes sure that it is its user's (SO_PEERCRED): an entry may name any socket. */
+int ctl_connect(const struct ctl_instance *instance, struct ctl_client **ret_client, struct err *err);
 void ctl_disconnect(struct ctl_client *client);
 
 /* Sends request (borrowed) and waits for the reply, at most timeout_s (0: for ever). 0 and a new reference in

@@ -114,32 +114,6 @@ ssize_t io_read_text(const char *path, char *ret_text, size_t size)
 	return (ssize_t)len;
 }
 
-int io_fs_type(dev_t dev, char *ret_type, size_t size)
-{
-	FILE *mounts = fopen("/proc/self/mountinfo", "re");
-	if (mounts == NULL)
-		return -errno;
-	CLEANUP_FREE char *line = NULL;
-	size_t line_size = 0;
-	int r = -ENOENT;
-	while (r == -ENOENT && getline(&line, &line_size, mounts) >= 0) {
-		unsigned int major_nr, minor_nr;
-		if (sscanf(line, "%*d %*d %u:%u ", &major_nr, &minor_nr) != 2 || makedev(major_nr, minor_nr) != dev)
-			continue;
-		/* A lone hyphen ends the optional fields, proc(5); spaces in names are escaped. */
-		char *type = strstr(line, " - ");
-		if (type == NULL)
-			continue;
-		type += 3;
-		type[strcspn(type, " \n")] = '\0';
-		r = (size_t)snprintf(ret_type, size, "%s", type) < size ? 0 : -E2BIG;
-	}
-	if (r == -ENOENT && ferror(mounts))
-		r = -EIO;
-	fclose(mounts);
-	return r;
-}
-
 /* Whether the last component is "..", which only a full resolution can name. */
 static bool io_ends_in_dotdot(const char *path, size_t len)
 {

@@ -111,7 +111,7 @@ static int group_prepare(struct group *group, struct err *err)
 		r = checkpoint_flush(group->order[i]->target, err);
 	for (unsigned int i = 0; r == 0 && i < group->nr_order; i++) {
 		struct member *member = group->order[i];
-		r = ctl_connect(member->target->instance.socket, &member->client, err);
+		r = ctl_connect(&member->target->instance, &member->client, err);
 		if (r < 0)
 			err_prefix(err, "%s", member->target->name);
 	}

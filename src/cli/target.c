@@ -203,7 +203,7 @@ int target_call(
 	int r;
 	if (request == NULL)
 		return target_no_memory(err);
-	r = ctl_connect(target->instance.socket, &client, err);
+	r = ctl_connect(&target->instance, &client, err);
 	if (r == 0)
 		r = ctl_call(client, request, timeout_s, ret_reply, err);
 	if (r < 0)

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 struct ctl_client {
@@ -14,26 +15,45 @@ struct ctl_client {
 	struct line_reader reader;
 };
 
-int ctl_connect(const char *socket, struct ctl_client **ret_client, struct err *err)
+/* 0 when the process that listens is uid's. */
+static int client_check_peer(int fd, uid_t uid)
 {
+	struct ucred peer;
+	socklen_t len = sizeof(peer);
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0)
+		return -errno;
+	return peer.uid == uid ? 0 : -EPERM;
+}
+
+int ctl_connect(const struct ctl_instance *instance, struct ctl_client **ret_client, struct err *err)
+{
+	const char *socket = instance->socket;
 	struct ctl_client *client = malloc(sizeof(*client));
 	char *name = strdup(socket);
-	int r = -ENOMEM;
+	int fd = -1, r = -ENOMEM;
 	if (client == NULL || name == NULL) {
 		err_set(err, r, "%s: out of memory", socket);
 		goto fail;
 	}
-	r = socket_connect(socket);
+	fd = socket_connect(socket);
+	r = fd < 0 ? fd : client_check_peer(fd, instance->uid);
+	if (r == -EPERM) {
+		err_set(err, r, "%s: the socket is not that of user %u, who lists it: it is not asked", socket,
+			(unsigned int)instance->uid);
+		goto fail;
+	}
 	if (r < 0) {
 		err_set(err, r, "%s: cannot reach the instance: %s: is its eraimgfs still running?", socket,
 			strerror(-r));
 		goto fail;
 	}
 	client->socket = name;
-	line_reader_init(&client->reader, r);
+	line_reader_init(&client->reader, fd);
 	*ret_client = client;
 	return 0;
 fail:
+	if (fd >= 0)
+		close(fd);
 	free(name);
 	free(client);
 	return r;

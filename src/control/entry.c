@@ -3,7 +3,9 @@
 
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "base/mounts.h"
 #include "base/num.h"
+#include "base/run.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -14,28 +16,6 @@
 
 #define ENTRY_MAX 65536
 #define ENTRY_NONCE_LEN 32u
-
-int ctl_process_start(pid_t pid, uint64_t *ret_start)
-{
-	char path[64], stat[1024];
-	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
-	ssize_t len = io_read_text(path, stat, sizeof(stat));
-	if (len < 0)
-		return len == -ESRCH ? -ENOENT : (int)len;
-	/* Field 2, the name, is in brackets and may hold anything. State is field 3, the start time field 22. */
-	const char *rest = strrchr(stat, ')');
-	char state;
-	uint64_t start;
-	if (rest == NULL ||
-		sscanf(rest + 1, " %c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %" SCNu64,
-			&state, &start) != 2)
-		return -EIO;
-	/* A zombie runs no more, whether its parent has looked or not. */
-	if (state == 'Z' || state == 'X')
-		return -ENOENT;
-	*ret_start = start;
-	return 0;
-}
 
 json_t *entry_to_json(const struct ctl_instance *instance)
 {
@@ -96,7 +76,7 @@ static bool entry_from_json(const json_t *json, struct ctl_instance *ret_instanc
 	       entry_take_path(json, "socket", ret_instance->socket);
 }
 
-int entry_read(int folder, const char *name, struct ctl_instance *ret_instance)
+int entry_read(int folder, const char *name, uid_t uid, struct ctl_instance *ret_instance)
 {
 	/* The folder may be another user's: no symlink, nothing that blocks, nothing huge. */
 	CLEANUP_CLOSE int fd = openat(folder, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
@@ -106,7 +86,7 @@ int entry_read(int folder, const char *name, struct ctl_instance *ret_instance)
 	if (!S_ISREG(st.st_mode) || st.st_size > ENTRY_MAX)
 		return -EBADMSG;
 	json_t *json = json_loadfd(fd, JSON_REJECT_DUPLICATES, NULL);
-	*ret_instance = (struct ctl_instance){ 0 };
+	*ret_instance = (struct ctl_instance){ .uid = uid };
 	bool is_entry = entry_from_json(json, ret_instance) && strncmp(name, ret_instance->nonce, ENTRY_NONCE_LEN) == 0;
 	json_decref(json);
 	return is_entry ? 0 : -EBADMSG;
@@ -115,7 +95,37 @@ int entry_read(int folder, const char *name, struct ctl_instance *ret_instance)
 bool entry_is_alive(const struct ctl_instance *instance)
 {
 	uint64_t start;
-	return ctl_process_start(instance->pid, &start) == 0 && start == instance->pid_start;
+	return run_process_start(instance->pid, &start) == 0 && start == instance->pid_start;
+}
+
+static bool entry_is_theirs(const char *path, uid_t uid)
+{
+	struct stat st;
+	return stat(path, &st) == 0 && st.st_uid == uid;
+}
+
+/* The image must be the very file that it is known by; under a mount over itself it cannot be seen, and is known by that
+ * mount alone. */
+static bool entry_has_image(struct ctl_instance *instance)
+{
+	struct stat st;
+	if (strcmp(instance->image, instance->mountpoint) == 0) {
+		instance->image_dev = instance->image_ino = 0;
+		return true;
+	}
+	return stat(instance->image, &st) == 0 && st.st_uid == instance->uid && st.st_dev == instance->image_dev &&
+	       st.st_ino == instance->image_ino;
+}
+
+bool entry_is_credible(struct ctl_instance *instance)
+{
+	char process[32];
+	size_t len = strlen(instance->mountpoint);
+	snprintf(process, sizeof(process), "/proc/%d", (int)instance->pid);
+	return entry_is_theirs(process, instance->uid) && entry_is_theirs(instance->metadata, instance->uid) &&
+	       mounts_is_fuse_of(instance->mount_dev, instance->mountpoint, instance->uid) &&
+	       strncmp(instance->file, instance->mountpoint, len) == 0 &&
+	       (instance->file[len] == '\0' || instance->file[len] == '/') && entry_has_image(instance);
 }
 
 bool entry_is_name(const char *name, const char *suffix)

@@ -12,6 +12,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #define REGISTRY_SUFFIX ".json"
 
@@ -28,8 +30,8 @@ static void registry_sweep(int folder)
 	struct ctl_instance instance;
 	const struct dirent *item;
 	while ((item = readdir(dir)) != NULL) {
-		if (!entry_is_name(item->d_name, REGISTRY_SUFFIX) || entry_read(folder, item->d_name, &instance) < 0 ||
-			entry_is_alive(&instance))
+		if (!entry_is_name(item->d_name, REGISTRY_SUFFIX) ||
+			entry_read(folder, item->d_name, geteuid(), &instance) < 0 || entry_is_alive(&instance))
 			continue;
 		char socket[sizeof(instance.nonce) + sizeof(".sock")];
 		snprintf(socket, sizeof(socket), "%s.sock", instance.nonce);
@@ -99,11 +101,15 @@ static int registry_visit_dir(const char *path, void *arg)
 	if (dir == NULL)
 		return 0;
 	struct ctl_instance *instance = malloc(sizeof(*instance));
+	struct stat st;
 	int r = instance != NULL ? 0 : -ENOMEM;
+	if (r == 0 && fstat(dirfd(dir), &st) < 0)
+		r = -errno;
 	const struct dirent *item;
 	while (r == 0 && (item = readdir(dir)) != NULL) {
 		if (entry_is_name(item->d_name, REGISTRY_SUFFIX) &&
-			entry_read(dirfd(dir), item->d_name, instance) == 0 && entry_is_alive(instance))
+			entry_read(dirfd(dir), item->d_name, st.st_uid, instance) == 0 && entry_is_alive(instance) &&
+			(st.st_uid == geteuid() || entry_is_credible(instance)))
 			r = visit->visit(instance, visit->arg);
 	}
 	free(instance);

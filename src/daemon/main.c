@@ -82,7 +82,7 @@ static int main_describe(struct fs *fs, struct err *err)
 	num_hex_format(era_nonce(fs->era), 16, instance->nonce);
 	instance->pid = getpid();
 	instance->read_only = options->read_only;
-	int r = ctl_process_start(instance->pid, &instance->pid_start);
+	int r = run_process_start(instance->pid, &instance->pid_start);
 	if (r == 0)
 		r = img_stat(fs->image, &st);
 	if (r < 0)

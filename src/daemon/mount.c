@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The mount point: is it fit, mount, unmount. What is mounted where is read from /proc/self/mountinfo, which asks
- * no file system anything: the daemon never touches its own mount, and a dead one does not answer.
+ * The mount point: is it fit, mount, unmount. What is mounted where comes from base/mounts.h, which asks no
+ * file system anything: the daemon never touches its own mount, and a dead one does not answer.
  */
 #include "fs.h"
 
 #include "base/cleanup.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "base/mounts.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -25,51 +26,6 @@
 #include <unistd.h>
 
 #define FUSERMOUNT "fusermount3"
-
-/* Undoes mountinfo's octal escapes (space, tab, newline, backslash), in place. */
-static void mount_unescape(char *text)
-{
-	char *to = text;
-	for (const char *from = text; *from != '\0'; to++) {
-		unsigned int code;
-		if (from[0] == '\\' && sscanf(from + 1, "%3o", &code) == 1) {
-			*to = (char)code;
-			from += 4;
-		} else {
-			*to = *from++;
-		}
-	}
-	*to = '\0';
-}
-
-/* Looks for the mount of path (NULL: any), of device dev (0: any). What was mounted last, and so is on top, is the last
- * in the file. True when there is one. */
-static bool mount_find(const char *path, dev_t dev, dev_t *ret_dev)
-{
-	FILE *mounts = fopen("/proc/self/mountinfo", "re");
-	if (mounts == NULL)
-		return false;
-	CLEANUP_FREE char *line = NULL;
-	size_t line_size = 0;
-	bool found = false;
-	while (getline(&line, &line_size, mounts) >= 0) {
-		unsigned int major_nr, minor_nr;
-		int at = 0, end = 0;
-		/* id, parent, device, root within it, mount point, proc(5) */
-		if (sscanf(line, "%*d %*d %u:%u %*s %n%*s%n", &major_nr, &minor_nr, &at, &end) != 2 || end == 0)
-			continue;
-		line[end] = '\0';
-		mount_unescape(line + at);
-		if (path != NULL && strcmp(line + at, path) != 0)
-			continue;
-		if (dev != 0 && makedev(major_nr, minor_nr) != dev)
-			continue;
-		*ret_dev = makedev(major_nr, minor_nr);
-		found = true;
-	}
-	fclose(mounts);
-	return found;
-}
 
 static int mount_check_kind(const char *path, bool *ret_is_dir, struct err *err)
 {
@@ -101,7 +57,7 @@ int fs_mount_check(struct fs_options *options, bool *ret_is_dir, struct err *err
 	free(options->mountpoint);
 	options->mountpoint = resolved;
 	dev_t dev;
-	if (mount_find(resolved, 0, &dev))
+	if (mounts_find(resolved, 0, &dev))
 		return err_set(err, -EBUSY,
 			"%s: busy, something is mounted there: umount it, or choose another mount point", resolved);
 	return 0;
@@ -243,7 +199,7 @@ int fs_mount(struct fs *fs, struct err *err)
 	fuse_set_log_func(mount_log);
 
 	dev_t dev;
-	if (!mount_find(mountpoint, 0, &dev))
+	if (!mounts_find(mountpoint, 0, &dev))
 		return err_set(err, -EIO, "%s: not found in /proc/self/mountinfo after it was mounted", mountpoint);
 	atomic_store(&fs->mount_dev, dev);
 	return 0;
@@ -254,7 +210,7 @@ int fs_mount(struct fs *fs, struct err *err)
 bool fs_mount_is_attached(const struct fs *fs)
 {
 	dev_t found;
-	return mount_find(NULL, (dev_t)atomic_load(&fs->mount_dev), &found);
+	return mounts_find(NULL, (dev_t)atomic_load(&fs->mount_dev), &found);
 }
 
 /* fusermount3 is set-uid root, and unmounts what the user mounted. 0 or -errno. */
@@ -290,7 +246,7 @@ void fs_mount_leave(const struct fs *fs)
 		log_write(LOG_WARNING, "%s: detached before, and still in use: waiting for its last user", mountpoint);
 		return;
 	}
-	if (!mount_find(mountpoint, 0, &on_top) || on_top != atomic_load(&fs->mount_dev)) {
+	if (!mounts_find(mountpoint, 0, &on_top) || on_top != atomic_load(&fs->mount_dev)) {
 		log_write(LOG_ERR, "%s: something else is mounted over it: umount that first", mountpoint);
 		return;
 	}

@@ -11,6 +11,7 @@
 
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "base/mounts.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -56,7 +57,7 @@ int img_lock_open(int path_fd, const char *name, const struct stat *st, bool rea
 int img_lock_check_mount(dev_t dev, const char *name, struct err *err)
 {
 	char type[64];
-	int r = io_fs_type(dev, type, sizeof(type));
+	int r = mounts_fs_type(dev, type, sizeof(type));
 	/* Not listed: a subvolume of btrfs or a mount of another namespace. A longer name is not ours. */
 	if (r == -ENOENT || r == -E2BIG)
 		return 0;

@@ -4,6 +4,7 @@
 
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "base/mounts.h"
 
 #include <errno.h>
 #include <libgen.h>
@@ -82,7 +83,7 @@ int place_check_home(const char *path, struct err *err)
 	}
 
 	char type[64];
-	int r = io_fs_type(st.st_dev, type, sizeof(type));
+	int r = mounts_fs_type(st.st_dev, type, sizeof(type));
 	if (r == -ENOENT) /* btrfs: its st_dev stands in no mount */
 		return 0;
 	if (r < 0)

@@ -104,3 +104,36 @@ struct core_fault *core_fault_new(const char *path)
 	fault->img.ops = &fault_ops;
 	return fault;
 }
+
+void core_hold_init(struct core_hold *hold)
+{
+	pthread_mutex_init(&hold->lock, NULL);
+	pthread_cond_init(&hold->changed, NULL);
+	hold->reached = hold->released = false;
+}
+
+void core_hold_here(struct core_hold *hold)
+{
+	pthread_mutex_lock(&hold->lock);
+	hold->reached = true;
+	pthread_cond_broadcast(&hold->changed);
+	while (!hold->released)
+		pthread_cond_wait(&hold->changed, &hold->lock);
+	pthread_mutex_unlock(&hold->lock);
+}
+
+void core_hold_wait(struct core_hold *hold)
+{
+	pthread_mutex_lock(&hold->lock);
+	while (!hold->reached)
+		pthread_cond_wait(&hold->changed, &hold->lock);
+	pthread_mutex_unlock(&hold->lock);
+}
+
+void core_hold_release(struct core_hold *hold)
+{
+	pthread_mutex_lock(&hold->lock);
+	hold->released = true;
+	pthread_cond_broadcast(&hold->changed);
+	pthread_mutex_unlock(&hold->lock);
+}

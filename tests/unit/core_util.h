@@ -152,6 +152,21 @@ struct core_fault {
 /* Opens path; the core closes it with the era. */
 struct core_fault *core_fault_new(const char *path);
 
+/* Where a hook waits until the test has seen it there and lets it go. Zeroed, then core_hold_init(). */
+struct core_hold {
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	bool reached; /* under lock */
+	bool released; /* under lock */
+};
+
+void core_hold_init(struct core_hold *hold);
+/* The hook: says that it is here, and waits. Passes at once when it was released before. */
+void core_hold_here(struct core_hold *hold);
+/* The test. */
+void core_hold_wait(struct core_hold *hold);
+void core_hold_release(struct core_hold *hold);
+
 /* fork; the child dies with this process. */
 pid_t core_fork(void);
 /* Waits for a child that must leave with 0. */

@@ -3,6 +3,7 @@
 #include "testdir.h"
 
 #include "base/num.h"
+#include "base/run.h"
 #include "control/ctl.h"
 #include "meta/meta.h"
 
@@ -278,7 +279,7 @@ static struct played *play(char word, const char *image, const char *uuid)
 	memset(it->nonce, word, 32);
 	strcpy(it->uuid, uuid);
 	it->pid = getpid();
-	ck_assert_int_eq(ctl_process_start(it->pid, &it->pid_start), 0);
+	ck_assert_int_eq(run_process_start(it->pid, &it->pid_start), 0);
 	snprintf(it->image, PATH_MAX, "%s/%s", files, image);
 	snprintf(it->metadata, PATH_MAX, "%s/%s.era", files, image);
 	snprintf(it->mountpoint, PATH_MAX, "%s/mnt-%c", files, word);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "testdir.h"
 
+#include "base/run.h"
 #include "control/ctl.h"
 
 #include <errno.h>
@@ -57,7 +58,7 @@ static struct ctl_instance *make_instance(const char *nonce)
 	strcpy(it->nonce, nonce);
 	strcpy(it->uuid, UUID_A);
 	it->pid = getpid();
-	ck_assert_int_eq(ctl_process_start(it->pid, &it->pid_start), 0);
+	ck_assert_int_eq(run_process_start(it->pid, &it->pid_start), 0);
 	it->read_only = true;
 	snprintf(it->mountpoint, PATH_MAX, "%s/mnt-%.4s", files, nonce);
 	snprintf(it->file, PATH_MAX, "%s/mnt-%.4s/%.4s.img", files, nonce, nonce);
@@ -205,7 +206,7 @@ START_TEST(test_dead)
 		_exit(read(hold[0], &byte, 1) == 0 ? 0 : 1);
 	}
 	dead->pid = child;
-	ck_assert_int_eq(ctl_process_start(child, &dead->pid_start), 0);
+	ck_assert_int_eq(run_process_start(child, &dead->pid_start), 0);
 	touch(run_dir, NONCE_B ".sock", "");
 	write_entry(live);
 	write_entry(dead);
@@ -225,7 +226,7 @@ START_TEST(test_dead)
 	ck_assert_int_eq(waitpid(child, NULL, 0), child);
 	ck_assert_int_eq(count(), 1);
 	uint64_t start;
-	ck_assert_int_eq(ctl_process_start(child, &start), -ENOENT);
+	ck_assert_int_eq(run_process_start(child, &start), -ENOENT);
 	/* Looking changes nothing; who writes clears away what is dead, with its socket. */
 	ck_assert(exists(run_dir, NONCE_B ".json"));
 	touch(run_dir, NONCE_A ".sock", "");

@@ -2,6 +2,7 @@
 #include "testdir.h"
 
 #include "base/io.h"
+#include "base/mounts.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -143,10 +144,10 @@ START_TEST(fs_type)
 	char type[32];
 	struct stat st;
 	ck_assert_int_eq(stat("/proc", &st), 0);
-	ck_assert_int_eq(io_fs_type(st.st_dev, type, sizeof(type)), 0);
+	ck_assert_int_eq(mounts_fs_type(st.st_dev, type, sizeof(type)), 0);
 	ck_assert_str_eq(type, "proc");
-	ck_assert_int_eq(io_fs_type(st.st_dev, type, 4), -E2BIG);
-	ck_assert_int_eq(io_fs_type(makedev(4095, 1048575), type, sizeof(type)), -ENOENT);
+	ck_assert_int_eq(mounts_fs_type(st.st_dev, type, 4), -E2BIG);
+	ck_assert_int_eq(mounts_fs_type(makedev(4095, 1048575), type, sizeof(type)), -ENOENT);
 }
 END_TEST
 
