@@ -122,19 +122,20 @@ START_TEST(test_foreign_and_ours)
 {
 	witness_clear();
 	if (_i == 0) {
-		witness_write(uuid_a, 90, 20); /* slot 0 */
-		witness_write(uuid_b, 7, 1); /* slot 1 */
+		witness_write(uuid_a, 80, 20); /* slot 0 */
+		witness_write(uuid_a, 90, 20); /* slot 1 */
+		witness_write(uuid_b, 7, 1); /* the first that is foreign to it: slot 0 */
 	} else {
 		witness_write(uuid_b, 6, 1); /* slot 0 */
 		witness_write(uuid_b, 7, 1); /* slot 1 */
-		witness_write(uuid_a, 90, 20); /* the first that is foreign to it: slot 0 */
+		witness_write(uuid_a, 90, 20); /* slot 0 */
 	}
 	expect_witness(uuid_b, 1, 7, 1);
 	expect_witness(uuid_a, 1, 90, 20);
 	expect_witness(NULL, 1, 90, 20);
 	witness_write(uuid_b, 8, 2);
 	expect_witness(uuid_b, 1, 8, 2);
-	flip_byte(0, 40); /* torn: what was there before it must have been kept */
+	flip_byte(_i == 0 ? 1 : 0, 40); /* torn: the one before it must have been kept */
 	expect_witness(uuid_b, 1, 7, 1);
 }
 END_TEST
@@ -143,6 +144,7 @@ END_TEST
 START_TEST(test_any_uuid)
 {
 	witness_clear();
+	witness_write(uuid_a, 2, 19);
 	witness_write(uuid_a, 3, 20);
 	witness_write(uuid_b, 99, 4);
 	expect_witness(NULL, 1, 99, 20);
