@@ -43,7 +43,7 @@ build_as() {
   if ! { CC=$compiler meson setup "${again[@]}" "$build/$name" "$top" -Dtests=enabled -Dwerror="$ci" "$@" >"$log" 2>&1 &&
     ninja -C "$build/$name" -j "$jobs" >>"$log" 2>&1; } </dev/null; then
     tail -n 40 "$log"
-    fail "$name: does not build"
+    fail "$name: does not build ($compiler $*)"
     return 1
   fi
   grep 'warning:' "$log" || :
@@ -109,10 +109,10 @@ planted() {
       fail "planted: $test with '$plant' neither passed nor failed: see $log"
     fi
   done <<'END'
-early-publish era_fault
-mark-first era_race
-stale-plane era_race
-no-drain era_interleave
+early-publish era_regress
+mark-first era_fault
+stale-plane era_fault
+no-drain era_regress
 show-early era_fault
 retry-fsync era_fault
 cached-open fs-coherence

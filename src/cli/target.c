@@ -11,9 +11,14 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #define TARGET_VARIABLE "ERAIMGFS_TARGET"
 #define TARGET_SQLITE_MAGIC "SQLite format 3" /* with its NUL */
+
+/* How long an instance that starts or stops is waited for. */
+#define TARGET_PATIENCE_MS 20000
+#define TARGET_NAP_MS 20
 
 static int target_no_memory(struct err *err)
 {
@@ -74,7 +79,10 @@ static int target_is_sqlite(const char *path)
 	return n == sizeof(magic) && memcmp(magic, TARGET_SQLITE_MAGIC, sizeof(magic)) == 0;
 }
 
-/* An instance holds an OFD write lock on the first byte of DATABASE.lock for life. */
+/*
+ * An instance holds an OFD write lock on DATABASE.lock for life. 0: nobody does. -EAGAIN: one of ours does, which no run
+ * folder lists, as it is starting or stopping. Only asked, never taken: an instance that starts now must not find it busy.
+ */
 static int target_check_unlocked(const char *database, struct err *err)
 {
 	CLEANUP_FREE char *resolved = realpath(database, NULL);
@@ -88,14 +96,18 @@ static int target_check_unlocked(const char *database, struct err *err)
 	CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	if (fd < 0 && errno == ENOENT)
 		return 0;
-	/* Only asked, never taken: an instance that starts now must not find it busy. */
 	struct flock lock = { .l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = 0, .l_len = 1 };
-	if (fd < 0 || fcntl(fd, F_OFD_GETLK, &lock) < 0)
-		return err_set(err, -errno, "%s: cannot tell whether the metadata is in use: %m", path);
-	if (lock.l_type == F_UNLCK)
+	if (fd >= 0 && fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type == F_UNLCK)
 		return 0;
-	return err_set_exit(err, ERR_EXIT_REFUSED, -EBUSY,
-		"%s: is in use by another user's eraimgfs (run era-cli as that user or as root)", database);
+	struct stat st;
+	if (fd >= 0 && lock.l_type != F_UNLCK && fstat(fd, &st) == 0 && (st.st_uid == geteuid() || geteuid() == 0))
+		return err_set_exit(err, ERR_EXIT_REFUSED, -EAGAIN,
+			"%s: is in use by an eraimgfs that is starting, stopping or has another run folder: try again",
+			database);
+	if (fd >= 0 || errno == EACCES)
+		return err_set_exit(err, ERR_EXIT_REFUSED, -EBUSY,
+			"%s: is in use by another user's eraimgfs (run era-cli as that user or as root)", database);
+	return err_set(err, -errno, "%s: cannot tell whether the metadata is in use: %m", path);
 }
 
 /* PATH.era in *ret_database when it exists, else NULL there. 0 or -ENOMEM. */
@@ -139,7 +151,8 @@ static int target_find_offline(struct target *target, struct err *err)
 		resolved != NULL ? resolved : target->name);
 }
 
-static int target_find_named(struct target *target, struct err *err)
+/* Live, or at rest and in nobody's hands; -EAGAIN while it is neither. */
+static int target_look(struct target *target, struct err *err)
 {
 	int r = ctl_resolve(target->name, &target->instance, err);
 	if (r < 0)
@@ -147,8 +160,23 @@ static int target_find_named(struct target *target, struct err *err)
 	target->live = r == 1;
 	if (target->live)
 		return 0;
+	free(target->database);
+	free(target->image);
+	target->database = target->image = NULL;
 	r = target_find_offline(target, err);
 	return r < 0 ? r : target_check_unlocked(target->database, err);
+}
+
+/* Who asks right after an umount meets an instance that still writes its last commit: it is waited for. */
+static int target_find_named(struct target *target, struct err *err)
+{
+	const struct timespec nap = { .tv_nsec = TARGET_NAP_MS * 1000000L };
+	int r = target_look(target, err);
+	for (int naps = 0; r == -EAGAIN && naps < TARGET_PATIENCE_MS / TARGET_NAP_MS; naps++) {
+		nanosleep(&nap, NULL);
+		r = target_look(target, err);
+	}
+	return r;
 }
 
 int target_find(const char *text, struct target **ret_target, struct err *err)

@@ -173,6 +173,7 @@ struct opening {
 	struct meta_witness witness; /* all zero where there is none */
 	uint8_t boot_id[16];
 	uint8_t new_uuid[16]; /* for forget */
+	bool replaced; /* the metadata were created in place of older ones */
 	bool forget; /* bypass=mark-all is needed and allowed */
 	bool resized; /* -o resize is needed and allowed */
 };

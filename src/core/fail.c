@@ -14,7 +14,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static void fail_now(struct era *era, const char *format, va_list args)
+static void __attribute__((format(printf, 2, 0))) fail_now(struct era *era, const char *format, va_list args)
 {
 	if (era_has_failed(era))
 		return;

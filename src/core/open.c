@@ -126,15 +126,11 @@ static int create_metadata(struct opening *o, uint64_t salvaged_era, struct err 
 	if (salvaged_era > 0)
 		super.current_era = super.durable_era = super.floor_era = salvaged_era + 1;
 	num_uuid_new(super.uuid);
+	o->replaced = super.floor_era > 0;
 	r = meta_create(config->metadata_path, &super, err);
 	if (r < 0)
 		return r;
 	core_notice(config, "created the metadata %s", config->metadata_path);
-	if (super.floor_era > 0)
-		core_notice(config,
-			"older metadata had that name: every block counts as changed in era %" PRIu64
-			", old cursors are void: take a full backup",
-			super.floor_era);
 	return meta_open(config->metadata_path, &o->era->meta, err);
 }
 

@@ -106,6 +106,8 @@ static int fill_transaction(struct opening *o)
 	newest = o->trace.era > newest ? o->trace.era : newest;
 	newest = o->witness.era > newest ? o->witness.era : newest;
 	super->current_era = newest + 1;
+	if (o->replaced)
+		super->floor_era = super->current_era;
 	if (o->forget)
 		r = mark_all(o, super);
 	else if (had_failed(o))
@@ -144,7 +146,7 @@ int recover_start_era(struct opening *o, struct err *err)
 	r = meta_witness_write(o->config->metadata_path, super);
 	if (r < 0)
 		return err_set(err, r, "%s.witness: cannot be written: %s", o->config->metadata_path, strerror(-r));
-	if (o->forget)
+	if (o->forget || o->replaced)
 		core_notice(o->config,
 			"%s: started anew: every block counts as changed in era %" PRIu64
 			", old cursors are void: take a full backup",

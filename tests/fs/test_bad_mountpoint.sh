@@ -30,7 +30,7 @@ expect_fail 1 "$T/mnt.*busy" daemon "$T/second.img" "$T/mnt"
 [ ! -e "$T/second.img.era" ] || fail "a refused mount left a database"
 umount_image "$T/mnt"
 (
-  cd "$T/mnt"
+  cd "$T/mnt" || exit
   mount_image "$T/disk.img" "$T/mnt" # somebody's working folder is no obstacle
 )
 umount_image "$T/mnt"

@@ -5,7 +5,7 @@
 requires_fuse
 requires command -v fusermount3
 become_user
-cd "$USER_DIR"
+cd "$USER_DIR" || exit
 
 as_user sh -c 'head -c 1048576 /dev/urandom >disk.img; mkdir mnt'
 as_user "$ERAIMGFS" disk.img mnt 2>"$T/mount.err" || fail "$(cat "$T/mount.err")"

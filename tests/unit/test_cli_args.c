@@ -12,6 +12,7 @@
 #include <pthread.h>
 #include <stdarg.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/wait.h>
 
 #define UUID_A "0a234567-89ab-cdef-0123-456789abcdef"
@@ -499,6 +500,19 @@ START_TEST(test_targets)
 }
 END_TEST
 
+/* Lets go of the lock after somebody has opened its file to look at it. */
+static void *unlock_when_seen(void *arg)
+{
+	int *fd = arg;
+	char event[4096];
+	int watch = inotify_init1(IN_CLOEXEC);
+	inotify_add_watch(watch, "img.era.lock", IN_OPEN);
+	ssize_t seen = read(watch, event, sizeof(event));
+	close(watch);
+	close(*fd);
+	return seen > 0 ? NULL : arg;
+}
+
 /* An instance that is not in our registry has the database: nobody reads beside it. */
 START_TEST(test_locked)
 {
@@ -508,10 +522,33 @@ START_TEST(test_locked)
 	expect_output(sh("$E since 5 img"), "20480\t4096\n");
 	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
 	ck_assert_int_eq(fcntl(fd, F_OFD_SETLK, &lock), 0);
-	expect_error(sh("$E since 5 img"), 3, "is in use by another user's eraimgfs");
-	expect_error(sh("$E check img.era"), 3, "is in use");
-	close(fd);
+	/* One of ours that no run folder lists is about to stop, and is waited for. */
+	pthread_t stopping;
+	ck_assert_int_eq(pthread_create(&stopping, NULL, unlock_when_seen, &fd), 0);
 	expect_output(sh("$E since 5 img"), "20480\t4096\n");
+	void *failed;
+	pthread_join(stopping, &failed);
+	ck_assert_ptr_null(failed);
+}
+END_TEST
+
+/* Another user's is not. */
+START_TEST(test_locked_by_another)
+{
+	begin("locked-by-another");
+	make_pair("img", UUID_A, 0, true);
+	int fd = open("img.era.lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+	ck_assert_int_eq(fcntl(fd, F_OFD_SETLK, &lock), 0);
+	/* Folders and program where the other can reach them. */
+	ck_assert_int_eq(chmod("..", 0711), 0);
+	ck_assert_int_eq(chmod(".", 0755), 0);
+	ck_assert_int_eq(chmod("img.era", 0644), 0);
+	ck_assert_int_eq(sh("install -m 0755 $E their-cli"), 0);
+	expect_error(
+		sh("setpriv --reuid=65534 --regid=65534 --clear-groups env -u ERAIMGFS_RUN_DIR ./their-cli since 5 img"),
+		3, "is in use by another user's eraimgfs");
+	close(fd);
 }
 END_TEST
 
@@ -670,6 +707,10 @@ int main(void)
 	tcase_add_test(tcase, test_broken_pipe);
 	tcase_add_test(tcase, test_targets);
 	tcase_add_test(tcase, test_locked);
+	if (geteuid() == 0)
+		tcase_add_test(tcase, test_locked_by_another);
+	else
+		fprintf(stderr, "not root, so that no other user can be played: test_locked_by_another is left out\n");
 	tcase_add_test(tcase, test_status_and_labels);
 	tcase_add_test(tcase, test_check);
 	tcase_add_test(tcase, test_live);
