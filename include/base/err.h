@@ -35,6 +35,10 @@ int err_set(struct err *err, int code, const char *format, ...) __attribute__((f
 int err_set_exit(struct err *err, enum err_exit exit, int code, const char *format, ...)
 	__attribute__((format(printf, 4, 5)));
 
+/* Makes a message one line, in place. A file name may hold control characters: they must neither break the line nor reach a
+ * terminal, and become question marks. */
+void err_one_line(char *text);
+
 /* Puts "PREFIX: " before the text of an error that is already set; returns err->code. */
 int err_prefix(struct err *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

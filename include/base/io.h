@@ -24,6 +24,10 @@ int io_sync_parent(const char *path);
  * Length or -errno; -E2BIG when it does not fit. */
 ssize_t io_read_text(const char *path, char *ret_text, size_t size);
 
+/* First thing in main(): opens /dev/null, in the direction that fails, on those of the descriptors 0 to 2 that the caller has
+ * closed. The next file that is opened would take such a number, and messages would go into an image or a database. */
+void io_fill_standard(void);
+
 /* path made absolute with symlinks resolved in all but its last component, which need not exist: what names a file
  * without touching it (a mount point that is dead or frozen must not be touched). malloc'ed, 0 or -errno. */
 int io_absolute(const char *path, char **ret_path);

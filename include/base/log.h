@@ -3,7 +3,7 @@
  * log - messages for the person who runs the program.
  *
  * Before log_to_syslog() lines go to stderr as "NAME: text"; afterwards to syslog(3), for a daemon without a terminal.
- * Data never goes through here. Any thread.
+ * A message is one line: see err_one_line(). Data never goes through here. Any thread.
  */
 #ifndef BASE_LOG_H
 #define BASE_LOG_H

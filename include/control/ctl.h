@@ -50,6 +50,9 @@ struct ctl_instance {
 	uint64_t image_dev, image_ino; /* of the backing image */
 };
 
+/* Whether instance can be listed, whatever its ids: 0; -EILSEQ with err where a name is not UTF-8, as JSON must be. */
+int ctl_registry_can_write(const struct ctl_instance *instance, struct err *err);
+
 /* Writes instance's entry into dir, or removes it. 0 or -errno. */
 int ctl_registry_write(const char *dir, const struct ctl_instance *instance, struct err *err);
 void ctl_registry_remove(const char *dir, const char *nonce);

@@ -24,6 +24,7 @@ struct era_config {
 	const char *image_path;
 	const char *metadata_path; /* may not exist yet, see create */
 	const char *run_dir; /* where the session file goes (run_own_dir()) */
+	const uint8_t *nonce; /* 16 bytes that name the session; NULL: made up */
 	bool read_only; /* neither image nor metadata is changed; every writing call gives -EROFS */
 	bool create; /* create metadata that is missing */
 	bool mark_all; /* bypass=mark-all: start anew with all blocks marked where opening would be refused */
@@ -169,8 +170,5 @@ void era_get_status(struct era *era, struct era_status *ret_status);
 
 /* "running", "failed". */
 const char *era_state_name(enum era_state state);
-
-/* The session's nonce, 16 bytes, fixed for the life of era: names its socket and registry entry. */
-const uint8_t *era_nonce(const struct era *era);
 
 #endif

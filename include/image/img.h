@@ -47,6 +47,7 @@ struct img {
 	uint64_t size_bytes; /* fixed while open; a device's by BLKGETSIZE64 */
 	bool is_device;
 	bool read_only;
+	bool has_foreign_clock; /* its mtimes are of another clock than this machine's (a network file system, FUSE) */
 };
 
 /*

@@ -23,6 +23,9 @@
 
 #define META_LABEL_MAX 64 /* bytes of a label's name, without NUL */
 
+/* image_mtime_ns of an image that somebody else wrote to: no mtime is it. */
+#define META_MTIME_UNKNOWN INT64_MIN
+
 enum meta_state {
 	META_CLEAN = 0, /* stopped in order: image_mtime_ns binds the image as it was */
 	META_OPEN = 1, /* an instance writes, or died writing */
@@ -55,7 +58,7 @@ struct meta_super {
 	uint64_t committed_at_ns; /* wall clock of the last commit, ns since 1970 */
 
 	bool image_is_device; /* then image_mtime_ns means nothing */
-	int64_t image_mtime_ns; /* at the clean stop, after the image's fsync; ns since 1970 */
+	int64_t image_mtime_ns; /* clean: at the stop; else at the session's start; after an fsync of the image; ns since 1970 */
 };
 
 struct meta;

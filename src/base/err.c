@@ -13,8 +13,15 @@ static bool err_is_continuation(char c)
 	return ((unsigned char)c & 0xc0) == 0x80;
 }
 
-/* Copies what fits of text, never half a UTF-8 character. A file name may hold control characters: they must neither
- * break the line nor reach a terminal. */
+void err_one_line(char *text)
+{
+	for (char *c = text; *c != '\0'; c++) {
+		if ((unsigned char)*c < 0x20 || *c == 0x7f)
+			*c = '?';
+	}
+}
+
+/* Copies what fits of text, never half a UTF-8 character. */
 static void err_take_text(struct err *err, const char *text)
 {
 	size_t len = strlen(text);
@@ -25,10 +32,7 @@ static void err_take_text(struct err *err, const char *text)
 	}
 	memcpy(err->text, text, len);
 	err->text[len] = '\0';
-	for (char *c = err->text; *c != '\0'; c++) {
-		if ((unsigned char)*c < 0x20 || *c == 0x7f)
-			*c = '?';
-	}
+	err_one_line(err->text);
 }
 
 __attribute__((format(printf, 4, 0))) static int err_set_va(

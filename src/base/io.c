@@ -114,6 +114,15 @@ ssize_t io_read_text(const char *path, char *ret_text, size_t size)
 	return (ssize_t)len;
 }
 
+void io_fill_standard(void)
+{
+	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+		if (fcntl(fd, F_GETFD) < 0 && errno == EBADF &&
+			open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) != fd)
+			abort();
+	}
+}
+
 /* Whether the last component is "..", which only a full resolution can name. */
 static bool io_ends_in_dotdot(const char *path, size_t len)
 {

@@ -93,10 +93,12 @@ static int checkpoint_flush(const struct target *target, struct err *err)
 	/* Root may not look into a user's mount. Every open of ours is direct: there is nothing to flush then. */
 	if (fd < 0 && errno == EACCES)
 		return 0;
+	/* Detached: the path shows what lies below the mount, or a dead one. */
+	if (fd < 0 && (errno == ENOENT || errno == ENOTDIR || errno == ENOTCONN))
+		return 0;
 	struct stat st;
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return err_set(err, -errno, "%s: cannot open %s to flush it: %m", target->name, path);
-	/* Detached: the path shows what lies below the mount. */
 	if (st.st_dev != target->instance.mount_dev)
 		return 0;
 	if (fsync(fd) < 0)
@@ -104,11 +106,23 @@ static int checkpoint_flush(const struct target *target, struct err *err)
 	return 0;
 }
 
+/* Does the instance answer at all? To flush the file of one that is stopped would hang without an end. */
+static int checkpoint_probe(const struct target *target, struct err *err)
+{
+	json_t *reply = NULL;
+	int r = target_call(target, json_pack("{s:s}", "request", "status"), TARGET_REPLY_S, &reply, err);
+	json_decref(reply);
+	return r;
+}
+
 static int group_prepare(struct group *group, struct err *err)
 {
 	int r = 0;
-	for (unsigned int i = 0; r == 0 && i < group->nr_order; i++)
-		r = checkpoint_flush(group->order[i]->target, err);
+	for (unsigned int i = 0; r == 0 && i < group->nr_order; i++) {
+		r = checkpoint_probe(group->order[i]->target, err);
+		if (r == 0)
+			r = checkpoint_flush(group->order[i]->target, err);
+	}
 	for (unsigned int i = 0; r == 0 && i < group->nr_order; i++) {
 		struct member *member = group->order[i];
 		r = ctl_connect(&member->target->instance, &member->client, err);
@@ -124,9 +138,9 @@ static int group_close_gates(struct group *group, struct err *err)
 	int r = request != NULL ? 0 : err_set(err, -ENOMEM, "out of memory");
 	for (unsigned int i = 0; r == 0 && i < group->nr_order; i++) {
 		json_t *reply = NULL;
-		r = ctl_call(group->order[i]->client, request, 0, &reply, err);
+		r = ctl_call(group->order[i]->client, request, TARGET_CHECKPOINT_S, &reply, err);
 		if (r < 0)
-			err_prefix(err, "%s", group->order[i]->target->name);
+			target_explain(group->order[i]->target, TARGET_CHECKPOINT_S, err);
 		json_decref(reply);
 	}
 	json_decref(request);
@@ -136,9 +150,9 @@ static int group_close_gates(struct group *group, struct err *err)
 static int member_receive(struct member *member, struct err *err)
 {
 	json_t *reply = NULL;
-	int r = ctl_receive(member->client, 0, &reply, err);
+	int r = ctl_receive(member->client, TARGET_CHECKPOINT_S, &reply, err);
 	if (r < 0)
-		err_prefix(err, "%s", member->target->name);
+		target_explain(member->target, TARGET_CHECKPOINT_S, err);
 	else if (ctl_u64(reply, "era", &member->era) < 0)
 		r = err_set(err, -EPROTO, "%s: its instance answered what is no reply", member->target->name);
 	json_decref(reply);

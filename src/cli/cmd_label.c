@@ -57,7 +57,8 @@ static int label_add(int argc, char **argv, const struct label_options *options,
 		return r;
 	r = target_require_live(target, "setting a label", err);
 	if (r == 0)
-		r = target_call(target, label_add_request(name, options->era != NULL ? &era : NULL), 0, &reply, err);
+		r = target_call(target, label_add_request(name, options->era != NULL ? &era : NULL), TARGET_REPLY_S,
+			&reply, err);
 	if (r == 0 && ctl_u64(reply, "era", &era) < 0)
 		r = err_set(err, -EPROTO, "%s: its instance answered what is no reply", target->name);
 	json_decref(reply);
@@ -84,8 +85,8 @@ static int label_remove(int argc, char **argv, struct err *err)
 	r = target_require_live(target, "removing a label", err);
 	if (r == 0)
 		r = target_call(target,
-			json_pack("{s:s, s:s}", "request", "label-remove", "name", options_operand(argc, argv, 1)), 0,
-			&reply, err);
+			json_pack("{s:s, s:s}", "request", "label-remove", "name", options_operand(argc, argv, 1)),
+			TARGET_REPLY_S, &reply, err);
 	json_decref(reply);
 	target_free(target);
 	return r;

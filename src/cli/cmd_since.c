@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "commands.h"
+#include "guard.h"
 #include "options.h"
 #include "out.h"
 #include "since.h"
@@ -122,7 +123,9 @@ static int since_run(int argc, char **argv, struct err *err)
 	r = target_find(options_operand(argc, argv, 1), &target, err);
 	if (r < 0)
 		return r;
-	r = since_ask(target, &point, &since, err);
+	r = guard_output(options.output, target, err);
+	if (r == 0)
+		r = since_ask(target, &point, &since, err);
 	if (r == 0 && options.require_exact && since.conservative != NULL)
 		r = err_set_exit(err, ERR_EXIT_INEXACT, -EDOM,
 			"%s: there is no exact answer since era %" PRIu64 ": %" PRIu64

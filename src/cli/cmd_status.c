@@ -9,8 +9,6 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#define STATUS_REPLY_S 30 /* the instance answers from memory: a longer silence means that it hangs */
-
 static const char status_help[] = "Usage: era-cli status [--json] [TARGET]\n"
 				  "\n"
 				  "Tells the state of an instance, or of metadata at rest, as \"name: value\" lines.\n"
@@ -64,7 +62,7 @@ static int status_get(const struct target *target, json_t **ret_status, struct e
 	struct meta_reader *reader = NULL;
 	int r = 0;
 	if (target->live)
-		r = target_call(target, json_pack("{s:s}", "request", "status"), STATUS_REPLY_S, &status, err);
+		r = target_call(target, json_pack("{s:s}", "request", "status"), TARGET_REPLY_S, &status, err);
 	if (r == 0)
 		r = meta_reader_open(target->database, &reader, err);
 	if (r == 0 && target->live) {

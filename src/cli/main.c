@@ -4,17 +4,16 @@
 #include "options.h"
 #include "out.h"
 
+#include "base/io.h"
 #include "base/log.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <syslog.h>
-#include <unistd.h>
 
 static const struct command *const commands[] = {
 	&cmd_status,
@@ -74,20 +73,9 @@ static int main_run(int argc, char **argv, struct err *err)
 		word[0] == '-' ? "option" : "command", word);
 }
 
-/* A caller may have closed one of the standard descriptors. The next file that is opened would take its number, and
- * data would go into a database instead of failing: put something there that fails. */
-static void main_fill_descriptors(void)
-{
-	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
-		if (fcntl(fd, F_GETFD) < 0 && errno == EBADF &&
-			open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) != fd)
-			abort();
-	}
-}
-
 int main(int argc, char **argv)
 {
-	main_fill_descriptors();
+	io_fill_standard();
 	/* A reader that has gone is an error of write(2) like any other. */
 	signal(SIGPIPE, SIG_IGN);
 	log_init("era-cli", false);

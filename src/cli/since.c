@@ -6,6 +6,8 @@
  */
 #include "since.h"
 
+#include "binding.h"
+
 #include "base/num.h"
 
 #include <errno.h>
@@ -75,7 +77,7 @@ struct since_now {
 static int since_query(const struct target *target, struct since_now *ret_now, char **ret_path, struct err *err)
 {
 	json_t *reply;
-	int r = target_call(target, json_pack("{s:s}", "request", "query"), 0, &reply, err);
+	int r = target_call(target, json_pack("{s:s}", "request", "query"), TARGET_REPLY_S, &reply, err);
 	if (r < 0)
 		return r;
 	const char *uuid = ctl_string(reply, "uuid");
@@ -158,6 +160,20 @@ static int since_collect(struct meta_reader *reader, uint64_t era, struct since 
 	return r < 0 ? err_set(err, r, "cannot gather the blocks: %s", strerror(-r)) : 0;
 }
 
+/* One finding is enough to say why: the last, which weighs most. */
+static void since_refuse_binding(const char *text, void *arg)
+{
+	err_set_exit(arg, ERR_EXIT_UNKNOWN, -ESTALE, "%s", text);
+}
+
+/* Metadata at rest that a mount would refuse do not know all changes. */
+static int since_check_binding(
+	const struct target *target, const struct meta_super *super, uint64_t era, struct err *err)
+{
+	int r = target->live ? 0 : binding_check(target, super, era == 0, since_refuse_binding, err, err);
+	return r > 0 ? -ESTALE : r;
+}
+
 static int since_answer(const struct target *target, const struct since_point *point, const struct since_now *now,
 	struct meta_reader *reader, struct since *since, struct err *err)
 {
@@ -170,6 +186,9 @@ static int since_answer(const struct target *target, const struct since_point *p
 		return err_set_exit(err, ERR_EXIT_UNKNOWN, -EDOM,
 			"%s: era %" PRIu64 " has not begun (current era is %" PRIu64 "): " SINCE_FULL, target->name,
 			era, now->current_era);
+	r = since_check_binding(target, super, era, err);
+	if (r < 0)
+		return r;
 	r = since_collect(reader, era, since, err);
 	since->answer = (struct fmt_since){
 		.block_size = super->block_size,
@@ -215,9 +234,9 @@ int since_ask(const struct target *target, const struct since_point *point, stru
 {
 	struct since since = { 0 };
 	int r = since_try(target, point, &since, err);
-	/* Once more: an instance may have started anew between its answer and our look. A label may name an era that
-	 * has begun in between (-EDOM). */
-	if (r == -EAGAIN || (r == -EDOM && point->kind == SINCE_LABEL))
+	/* Once more: an instance may have started anew between its answer and our look, or beside metadata that were at
+	 * rest (-ESTALE: what it changes is recorded). A label may name an era that has begun in between (-EDOM). */
+	if (r == -EAGAIN || r == -ESTALE || (r == -EDOM && point->kind == SINCE_LABEL))
 		r = since_try(target, point, &since, err);
 	if (r < 0) {
 		since_clear(&since);

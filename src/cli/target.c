@@ -25,8 +25,8 @@ static int target_no_memory(struct err *err)
 	return err_set(err, -ENOMEM, "out of memory");
 }
 
-/* No word names a target, and there are several or none. */
-static int target_refuse_choice(const struct instances *instances, struct err *err)
+/* No word names a target, and the caller has several instances or none. */
+static int target_refuse_choice(const struct instances *instances, unsigned int nr_own, struct err *err)
 {
 	if (instances->nr == 0)
 		return err_set_exit(err, ERR_EXIT_USAGE, -EINVAL,
@@ -40,23 +40,28 @@ static int target_refuse_choice(const struct instances *instances, struct err *e
 		fprintf(stream, "%s%s", i > 0 ? ", " : "", instances->items[i].mountpoint);
 	if (fclose(stream) != 0)
 		return target_no_memory(err);
-	return err_set_exit(
-		err, ERR_EXIT_USAGE, -EINVAL, "no TARGET is given and several instances are live: %s", names);
+	return err_set_exit(err, ERR_EXIT_USAGE, -EINVAL, "no TARGET is given and %s live: %s",
+		nr_own > 0 ? "several instances are" : "only instances of other users are", names);
 }
 
+/* Root sees other users' instances, but none of them goes without saying. */
 static int target_find_only(struct target *target, struct err *err)
 {
 	struct instances instances;
 	int r = instances_load(&instances, err);
 	if (r < 0)
 		return r;
-	if (instances.nr == 1) {
+	unsigned int nr_own = 0;
+	for (size_t i = 0; i < instances.nr; i++) {
+		if (instances.items[i].uid == geteuid() && nr_own++ == 0)
+			target->instance = instances.items[i];
+	}
+	if (nr_own == 1) {
 		target->live = true;
-		target->instance = instances.items[0];
 		target->name = strdup(target->instance.mountpoint);
 		r = target->name != NULL ? 0 : target_no_memory(err);
 	} else {
-		r = target_refuse_choice(&instances, err);
+		r = target_refuse_choice(&instances, nr_own, err);
 	}
 	instances_clear(&instances);
 	return r;
@@ -235,10 +240,19 @@ int target_call(
 	if (r == 0)
 		r = ctl_call(client, request, timeout_s, ret_reply, err);
 	if (r < 0)
-		err_prefix(err, "%s", target->name);
+		target_explain(target, timeout_s, err);
 	ctl_disconnect(client);
 	json_decref(request);
 	return r;
+}
+
+int target_explain(const struct target *target, unsigned int timeout_s, struct err *err)
+{
+	if (err->code != -ETIMEDOUT)
+		return err_prefix(err, "%s", target->name);
+	return err_set(err, err->code,
+		"%s: its instance (process %d) does not answer within %u s: is it stopped, or is its disk stuck?",
+		target->name, (int)target->instance.pid, timeout_s);
 }
 
 int target_read(const struct target *target, struct meta_reader **ret_reader, struct err *err)

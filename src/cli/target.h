@@ -6,6 +6,11 @@
 #include "control/ctl.h"
 #include "meta/meta.h"
 
+/* How long an instance may take, in seconds: for what it answers from memory or with one commit, and for what may fsync
+ * all that was written since the last time. A longer silence means that it hangs. */
+#define TARGET_REPLY_S 30
+#define TARGET_CHECKPOINT_S 600
+
 struct target {
 	char *name; /* as the user gave it, for output and errors */
 	bool live;
@@ -15,7 +20,7 @@ struct target {
 };
 
 /*
- * Finds text's target; NULL: $ERAIMGFS_TARGET, else the only live instance. 0 or -errno: no such thing, a dead mount,
+ * Finds text's target; NULL: $ERAIMGFS_TARGET, else the caller's only live instance. 0 or -errno: no such thing, a dead mount,
  * or a database that another user's instance has open (exit ERR_EXIT_REFUSED).
  */
 int target_find(const char *text, struct target **ret_target, struct err *err);
@@ -28,6 +33,9 @@ int target_require_live(const struct target *target, const char *deed, struct er
  * in ctl_call(). */
 int target_call(
 	const struct target *target, json_t *request, unsigned int timeout_s, json_t **ret_reply, struct err *err);
+
+/* Puts the target's name before err. A reply that did not come in time gets a text of its own. Returns err->code. */
+int target_explain(const struct target *target, unsigned int timeout_s, struct err *err);
 
 /* A snapshot of the target's database. */
 int target_read(const struct target *target, struct meta_reader **ret_reader, struct err *err);

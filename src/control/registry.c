@@ -60,6 +60,25 @@ static int registry_put(int folder, const char *name, const char *text)
 	return r;
 }
 
+/* The entry's text, malloc'ed. */
+static int registry_text(const struct ctl_instance *instance, char **ret_text, struct err *err)
+{
+	json_t *json = entry_to_json(instance);
+	*ret_text = json != NULL ? json_dumps(json, JSON_INDENT(2)) : NULL;
+	json_decref(json);
+	if (*ret_text != NULL)
+		return 0;
+	return err_set(err, -EILSEQ,
+		"%s: cannot be listed in the run folder: the name of its image, metadata, mount point or socket is not UTF-8",
+		instance->mountpoint);
+}
+
+int ctl_registry_can_write(const struct ctl_instance *instance, struct err *err)
+{
+	CLEANUP_FREE char *text = NULL;
+	return registry_text(instance, &text, err);
+}
+
 int ctl_registry_write(const char *dir, const struct ctl_instance *instance, struct err *err)
 {
 	CLEANUP_CLOSE int folder = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -67,16 +86,13 @@ int ctl_registry_write(const char *dir, const struct ctl_instance *instance, str
 		return err_set(err, -errno, "%s: cannot open the run folder: %m", dir);
 	registry_sweep(folder);
 
-	json_t *json = entry_to_json(instance);
-	CLEANUP_FREE char *text = json != NULL ? json_dumps(json, JSON_INDENT(2)) : NULL;
-	json_decref(json);
-	if (text == NULL)
-		return err_set(err, -EILSEQ,
-			"%s: cannot be listed in the run folder: the name of its image, metadata, mount point or socket is not UTF-8",
-			instance->mountpoint);
+	CLEANUP_FREE char *text = NULL;
+	int r = registry_text(instance, &text, err);
+	if (r < 0)
+		return r;
 	char name[sizeof(instance->nonce) + sizeof(REGISTRY_SUFFIX)];
 	snprintf(name, sizeof(name), "%s" REGISTRY_SUFFIX, instance->nonce);
-	int r = registry_put(folder, name, text);
+	r = registry_put(folder, name, text);
 	if (r < 0)
 		return err_set(err, r, "%s/%s: cannot write the instance's entry: %s", dir, name, strerror(-r));
 	return 0;

@@ -6,12 +6,15 @@
  * bypass=mark-all makes a truthful new start. What there is to tell by:
  *
  *     how it ended          | refused as modified when the image's mtime is
- *     ----------------------+---------------------------------------------------------------
+ *     ----------------------+---------------------------------------------------------------------------------
  *     clean stop            | not the one recorded at the stop
- *     unclean, this boot    | later than the last heartbeat of the dead session + 2 s
- *      .. its file is gone  | later than the last commit + 2 s
- *     unclean, another boot | later than the start of this boot
+ *     unclean, this boot    | later than the dead session's own last change of the image, by more than a tick
+ *                           | (later than its last heartbeat + 2 s where it died in a write, or where mtimes are
+ *                           | of a server's clock); or earlier than the latest that it saw
+ *      .. its file is gone  | later than the last commit + 2 s; or earlier than at the session's start
+ *     unclean, another boot | later than the start of this boot; or earlier than at the session's start
  *
+ * And whenever a session has seen an mtime that no change of its own explains: a clean stop then records none.
  * A block device has no usable mtime: nothing is checked but its size, and status says so.
  */
 #include "core_private.h"
@@ -24,6 +27,7 @@
 #include <time.h>
 
 #define BIND_SLACK_NS UINT64_C(2000000000)
+#define BIND_OLDER "is older than when its eraimgfs last saw it (was it put back from a copy?)"
 #define BIND_REMEDY "mount with -o bypass=mark-all to go on with a full backup"
 
 static int64_t wall_clock_ns(clockid_t clock)
@@ -37,7 +41,7 @@ int bind_find_traces(struct opening *o, struct err *err)
 {
 	const char *path = o->config->metadata_path;
 
-	int r = session_find(o->config->run_dir, &o->old_key, &o->trace);
+	int r = session_find(o->config->run_dir, &o->old_key, o->owner, &o->trace);
 	if (r == -EBUSY)
 		return err_set_exit(err, ERR_EXIT_REFUSED, r,
 			"%s: these metadata are in use by another eraimgfs (process %" PRIu64 "): see era-cli list",
@@ -56,22 +60,42 @@ static bool bind_is_behind(const struct opening *o)
 	return o->found.commit_counter < o->witness.commit_counter || o->found.commit_counter < o->trace.commit_counter;
 }
 
+/* After a kill -9 on this boot, with the session's file. */
+static const char *bind_trace_finding(const struct opening *o, uint64_t mtime_ns)
+{
+	const struct session_trace *trace = &o->trace;
+	bool explained;
+
+	if (trace->was_writing || o->era->image->has_foreign_clock)
+		explained = mtime_ns <= trace->heartbeat_ns + BIND_SLACK_NS || mtime_ns <= trace->start_mtime_ns;
+	else
+		explained = session_explains(trace->changed_ns, trace->start_mtime_ns, mtime_ns);
+	if (!explained)
+		return "was modified after its eraimgfs died";
+	return mtime_ns < trace->seen_mtime_ns ? BIND_OLDER : NULL;
+}
+
 /* NULL when the mtime is as it should be, else what is wrong with it. */
 static const char *bind_mtime_finding(const struct opening *o, int64_t mtime_ns)
 {
+	if (o->found.state == META_CLEAN && o->found.image_mtime_ns == META_MTIME_UNKNOWN)
+		return "was written to beside its eraimgfs";
 	if (o->found.state == META_CLEAN)
 		return mtime_ns != o->found.image_mtime_ns ? "was modified after eraimgfs stopped" : NULL;
+	if (o->trace.foreign_write)
+		return "was written to beside its eraimgfs";
+	if (o->trace.found)
+		return bind_trace_finding(o, (uint64_t)mtime_ns);
+	if (mtime_ns < o->found.image_mtime_ns)
+		return BIND_OLDER;
 	if (memcmp(o->found.boot_id, o->boot_id, sizeof(o->boot_id)) != 0) {
 		int64_t boot = wall_clock_ns(CLOCK_REALTIME) - wall_clock_ns(CLOCK_BOOTTIME);
 		return mtime_ns > boot ? "was modified since this machine started, while eraimgfs did not record it"
 				       : NULL;
 	}
-	uint64_t last = o->trace.found ? o->trace.heartbeat_ns : o->found.committed_at_ns;
-	if (mtime_ns <= (int64_t)(last + BIND_SLACK_NS))
+	if (mtime_ns <= (int64_t)(o->found.committed_at_ns + BIND_SLACK_NS))
 		return NULL;
-	return o->trace.found ? "was modified after its eraimgfs died"
-			      : "was modified after the last recorded change (the dead session's file is gone, which "
-				"could tell more)";
+	return "was modified after the last recorded change (the dead session's file is gone, which could tell more)";
 }
 
 static int bind_refuse(struct opening *o, struct err *err, const char *name, const char *finding)

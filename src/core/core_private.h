@@ -101,7 +101,7 @@ struct era {
 /* request.c */
 int request_threads_start(struct era *era, unsigned int nr_completers);
 void request_threads_stop(struct era *era); /* fails what is parked; the gate is closed */
-/* After gate_open(): lets the committer look at what waits. */
+/* After gate_open(): lets what waits be tried. */
 void request_gate_opened(struct era *era);
 /* The committer's hands: takes parked requests (claimed), and gives them back to the completers or ends them. */
 bool request_take_parked(struct era *era, struct era_list *ret_batch); /* waits; false: stopping */
@@ -169,6 +169,7 @@ struct opening {
 	struct era *era;
 	struct meta_super found; /* the superblock as found */
 	struct session_key old_key;
+	uid_t owner; /* of the database */
 	struct session_trace trace;
 	struct meta_witness witness; /* all zero where there is none */
 	uint8_t boot_id[16];

@@ -25,11 +25,6 @@ struct img *era_image(struct era *era)
 	return era->image;
 }
 
-const uint8_t *era_nonce(const struct era *era)
-{
-	return era->nonce;
-}
-
 const char *era_state_name(enum era_state state)
 {
 	return state == ERA_FAILED ? "failed" : "running";

@@ -19,8 +19,6 @@ int gate_init(struct gate *gate)
 		return r;
 	pthread_mutex_init(&gate->lock, NULL);
 	atomic_init(&gate->closed, false);
-	for (unsigned int i = 0; i < GATE_SHARDS; i++)
-		atomic_init(&gate->shards[i].inside, 0);
 	return 0;
 }
 
@@ -50,6 +48,33 @@ void gate_leave(struct gate *gate, int ticket)
 		pthread_cond_signal(&gate->left);
 		pthread_mutex_unlock(&gate->lock);
 	}
+}
+
+void gate_note_change(struct gate *gate, int ticket)
+{
+	struct gate_shard *shard = &gate->shards[ticket];
+	struct timespec now;
+
+	/* The clock that file systems take their mtimes from. */
+	clock_gettime(CLOCK_REALTIME_COARSE, &now);
+	uint64_t now_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+	uint64_t last = atomic_load_explicit(&shard->changed_ns, memory_order_relaxed);
+	while (last < now_ns && !atomic_compare_exchange_weak_explicit(
+					&shard->changed_ns, &last, now_ns, memory_order_release, memory_order_relaxed))
+		;
+}
+
+uint64_t gate_last_change(const struct gate_shard *shards, bool *ret_inside)
+{
+	uint64_t last = 0;
+
+	*ret_inside = false;
+	for (unsigned int i = 0; i < GATE_SHARDS; i++) {
+		uint64_t changed = atomic_load(&shards[i].changed_ns);
+		last = changed > last ? changed : last;
+		*ret_inside |= atomic_load(&shards[i].inside) != 0;
+	}
+	return last;
 }
 
 static bool gate_is_empty(struct gate *gate)

@@ -53,7 +53,10 @@ static int era_new(const struct era_config *config, struct era **ret_era)
 		free(era);
 		return r;
 	}
-	num_uuid_new(era->nonce);
+	if (config->nonce)
+		memcpy(era->nonce, config->nonce, sizeof(era->nonce));
+	else
+		num_uuid_new(era->nonce);
 	*ret_era = era;
 	return 0;
 }
@@ -158,6 +161,13 @@ static bool is_ours(const char *path)
 	return meta_witness_read(path, NULL, &witness) == 1;
 }
 
+static int refuse_missing(const struct era_config *config, struct err *err)
+{
+	return err_set(err, -ENOENT,
+		"%s: there are no metadata: mount once without %s to create them, then take a full backup",
+		config->metadata_path, config->read_only ? "ro" : "nocreate");
+}
+
 static int open_metadata(struct opening *o, struct err *err)
 {
 	const struct era_config *config = o->config;
@@ -172,6 +182,8 @@ static int open_metadata(struct opening *o, struct err *err)
 	} else if (config->mark_all && (r == -EUCLEAN || (r == -EMEDIUMTYPE && is_ours(config->metadata_path)))) {
 		r = replace_damaged(o, err);
 	}
+	if (r == -ENOENT)
+		return refuse_missing(config, err);
 	if (r < 0)
 		return r;
 	o->found = *meta_super(era->meta);
@@ -187,6 +199,8 @@ static int open_read_only(struct opening *o, struct err *err)
 		return err_set_exit(
 			err, ERR_EXIT_USAGE, -EINVAL, "bypass=mark-all changes the metadata: mount without ro");
 	int r = meta_reader_open(o->config->metadata_path, &reader, err);
+	if (r == -ENOENT)
+		return refuse_missing(o->config, err);
 	if (r < 0)
 		return r;
 	o->found = *meta_reader_super(reader);
@@ -202,7 +216,7 @@ static int begin_session(struct opening *o, struct err *err)
 	memcpy(key.nonce, o->era->nonce, sizeof(key.nonce));
 	if (o->forget)
 		memcpy(key.uuid, o->new_uuid, sizeof(key.uuid));
-	int r = session_start(o->config->run_dir, &key, &o->era->session, &why);
+	int r = session_start(o->config->run_dir, &key, o->era->image, &o->era->session, &why);
 	return r < 0 ? err_set(err, r, "%s: make room there, or set ERAIMGFS_RUN_DIR", why.text) : 0;
 }
 
@@ -220,6 +234,7 @@ static int bind_and_recover(struct opening *o, struct err *err)
 	memcpy(o->old_key.uuid, o->found.uuid, sizeof(o->old_key.uuid));
 	memcpy(o->old_key.nonce, o->found.nonce, sizeof(o->old_key.nonce));
 	memcpy(o->old_key.boot_id, o->boot_id, sizeof(o->old_key.boot_id));
+	o->owner = st.st_uid;
 	o->old_key.database_dev = st.st_dev;
 	o->old_key.database_ino = st.st_ino;
 	/* stat() does not touch SQLite's locks; open() and close() would. */
@@ -234,7 +249,7 @@ static int bind_and_recover(struct opening *o, struct err *err)
 	if (r == 0)
 		r = recover_start_era(o, err);
 	if (r == 0)
-		session_forget(config->run_dir, &o->old_key);
+		session_forget(config->run_dir, &o->old_key, o->owner);
 	return r;
 }
 
@@ -244,6 +259,7 @@ static int start_threads(struct era *era, unsigned int nr_completers, struct err
 
 	era->block_size = super->block_size;
 	era->nr_blocks = super->nr_blocks;
+	era->gate.shards = session_shards(era->session);
 	int r = bm_new(era->nr_blocks, &era->committed);
 	if (r == 0)
 		r = request_threads_start(era, nr_completers);
@@ -298,23 +314,25 @@ fail:
 }
 
 /*
- * The mtime by which the image will be known. Where the file system keeps whole seconds, a write from outside in the very
- * second of our last one would not show: the mtime is put back, out of reach of the clock.
+ * The mtime by which the image will be known: one of our own making, or none. Where the file system keeps whole seconds, a
+ * write from outside in the very second of our last one would not show: there it is put back, out of reach of the clock.
  */
-static int settle_mtime(struct img *image, int64_t *ret_mtime_ns)
+static int settle_mtime(struct era *era, int64_t *ret_mtime_ns)
 {
-	struct stat st;
+	struct img *image = era->image;
+	uint64_t mtime_ns;
 
-	int r = img_stat(image, &st);
-	if (r == 0 && !image->is_device && st.st_mtim.tv_nsec == 0 && time(NULL) - st.st_mtim.tv_sec < COARSE_MTIME_S) {
-		r = img_set_mtime(image, (struct timespec){ .tv_sec = st.st_mtim.tv_sec - 2 * COARSE_MTIME_S });
-		if (r == 0)
-			r = img_flush(image);
-		if (r == 0)
-			r = img_stat(image, &st);
-	}
-	*ret_mtime_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
-	return r;
+	int r = session_image_is_ours(era->session, &mtime_ns);
+	if (r < 0)
+		return r;
+	*ret_mtime_ns = r > 0 ? (int64_t)mtime_ns : META_MTIME_UNKNOWN;
+	struct timespec mtime = { .tv_sec = (time_t)(mtime_ns / 1000000000u) };
+	if (r == 0 || image->is_device || mtime_ns % 1000000000u != 0 || time(NULL) - mtime.tv_sec >= COARSE_MTIME_S)
+		return 0;
+	mtime.tv_sec -= 2 * COARSE_MTIME_S;
+	*ret_mtime_ns = (int64_t)mtime.tv_sec * 1000000000;
+	r = img_set_mtime(image, mtime);
+	return r < 0 ? r : img_flush(image);
 }
 
 /* The last commit: what it says holds, because nothing writes after it. */
@@ -322,7 +340,7 @@ static int close_commit(struct era *era, struct err *err)
 {
 	int64_t mtime_ns;
 
-	int r = settle_mtime(era->image, &mtime_ns);
+	int r = settle_mtime(era, &mtime_ns);
 	if (r == 0)
 		r = meta_begin(era->meta, META_FULL);
 	if (r < 0)
@@ -337,6 +355,9 @@ static int close_commit(struct era *era, struct err *err)
 		r = meta_witness_write(era->metadata_path, meta_super(era->meta));
 	if (r < 0)
 		return err_set(err, r, "%s: the clean stop cannot be recorded: %s", era->metadata_path, strerror(-r));
+	if (mtime_ns == META_MTIME_UNKNOWN)
+		return err_set(err, -ESTALE,
+			"the image was written to beside this eraimgfs: the next mount refuses it but with -o bypass=mark-all");
 	/* A reader's snapshot may be in the way: then the -wal stays, and is part of the database. */
 	r = meta_wal_checkpoint(era->meta, META_WAL_TRUNCATE);
 	if (r < 0 && r != -EBUSY)

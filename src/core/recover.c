@@ -100,7 +100,11 @@ static int fill_transaction(struct opening *o)
 	struct era *era = o->era;
 	struct meta_super *super = meta_pending(era->meta);
 	uint64_t newest = super->current_era;
-	int r = 0;
+	struct stat st;
+
+	int r = img_stat(era->image, &st);
+	if (r < 0)
+		return r;
 
 	/* Above all that anybody has seen. */
 	newest = o->trace.era > newest ? o->trace.era : newest;
@@ -120,7 +124,7 @@ static int fill_transaction(struct opening *o)
 	memcpy(super->boot_id, o->boot_id, sizeof(super->boot_id));
 	super->owner_pid = (uint64_t)getpid();
 	r = r < 0 ? r : run_process_start(getpid(), &super->owner_start);
-	super->image_mtime_ns = 0;
+	super->image_mtime_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
 	return r;
 }
 

@@ -85,6 +85,7 @@ static bool request_try(struct era *era, struct era_req *req, int *ret_error)
 			return false;
 		}
 		*ret_error = req->ops->apply(req, offset, len);
+		gate_note_change(&era->gate, ticket);
 		gate_leave(&era->gate, ticket);
 		if (*ret_error < 0)
 			return true;
@@ -300,8 +301,15 @@ void request_each_waiting(struct era *era, int (*visit)(const struct era_req *re
 
 void request_gate_opened(struct era *era)
 {
+	struct era_req *req;
+
+	/* To the completers first: the switch has carried over the marks of those that have waited longest. */
 	pthread_mutex_lock(&era->park_lock);
-	pthread_cond_broadcast(&era->commit_wanted);
+	while ((req = list_pop(&era->parked))) {
+		req->ready = true;
+		list_push(&era->ready, req);
+		pthread_cond_signal(&era->finish_wanted);
+	}
 	pthread_mutex_unlock(&era->park_lock);
 }
 

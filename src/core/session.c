@@ -6,9 +6,9 @@
 #include "base/num.h"
 #include "base/run.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <glob.h>
 #include <limits.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -20,7 +20,9 @@
 #include <unistd.h>
 
 #define SESSION_MAGIC "eraimgfs session 1"
-#define SESSION_BYTES 4096
+#define SESSION_SUFFIX ".session"
+#define SESSION_BYTES 8192
+#define SESSION_SHARDS_AT 4096
 #define SESSION_BEAT_S 1
 
 struct session_page {
@@ -30,13 +32,21 @@ struct session_page {
 	_Atomic uint64_t commit_counter;
 	_Atomic uint64_t era;
 	_Atomic uint64_t failed;
+	_Atomic uint64_t start_mtime_ns;
+	_Atomic uint64_t seen_mtime_ns;
+	_Atomic uint64_t foreign_write;
 };
-_Static_assert(sizeof(struct session_page) <= SESSION_BYTES, "one page");
+_Static_assert(sizeof(struct session_page) <= SESSION_SHARDS_AT, "one page");
+_Static_assert(SESSION_SHARDS_AT + GATE_SHARDS * sizeof(struct gate_shard) == SESSION_BYTES, "and one of counters");
+
+/* An mtime is taken from a clock that ticks every 10 ms at the slowest, ours a moment later. */
+#define SESSION_TICK_NS UINT64_C(50000000)
 
 struct session {
 	char path[PATH_MAX];
 	int fd; /* holds the lock */
 	struct session_page *page;
+	struct img *image;
 	bool beating;
 	pthread_t beat;
 	pthread_mutex_t lock;
@@ -55,8 +65,60 @@ static int session_path(const char *dir, const uint8_t nonce[16], char ret_path[
 {
 	char hex[33];
 	num_hex_format(nonce, 16, hex);
-	int n = snprintf(ret_path, PATH_MAX, "%s/%s.session", dir, hex);
+	int n = snprintf(ret_path, PATH_MAX, "%s/%s" SESSION_SUFFIX, dir, hex);
 	return n < PATH_MAX ? 0 : -ENAMETOOLONG;
+}
+
+struct gate_shard *session_shards(struct session *s)
+{
+	return (struct gate_shard *)((char *)s->page + SESSION_SHARDS_AT);
+}
+
+bool session_explains(uint64_t last_change_ns, uint64_t start_mtime_ns, uint64_t mtime_ns)
+{
+	return mtime_ns <= start_mtime_ns || mtime_ns <= last_change_ns + SESSION_TICK_NS;
+}
+
+static int image_mtime(struct img *image, uint64_t *ret_mtime_ns)
+{
+	struct stat st;
+	int r = img_stat(image, &st);
+	*ret_mtime_ns = (uint64_t)st.st_mtim.tv_sec * 1000000000u + (uint64_t)st.st_mtim.tv_nsec;
+	return r;
+}
+
+/* Is the image's mtime one of ours? While somebody is in the gate, or was between two looks, that cannot be told. */
+static void session_watch_image(struct session *s)
+{
+	bool inside, inside_after;
+	uint64_t mtime_ns;
+
+	if (s->image->is_device || s->image->has_foreign_clock)
+		return;
+	uint64_t last = gate_last_change(session_shards(s), &inside);
+	if (inside || image_mtime(s->image, &mtime_ns) < 0)
+		return;
+	uint64_t last_after = gate_last_change(session_shards(s), &inside_after);
+	if (inside_after || last_after != last)
+		return;
+	if (!session_explains(last, atomic_load(&s->page->start_mtime_ns), mtime_ns))
+		atomic_store(&s->page->foreign_write, 1);
+	if (mtime_ns > atomic_load(&s->page->seen_mtime_ns))
+		atomic_store(&s->page->seen_mtime_ns, mtime_ns);
+}
+
+int session_image_is_ours(struct session *s, uint64_t *ret_mtime_ns)
+{
+	bool inside;
+
+	int r = image_mtime(s->image, ret_mtime_ns);
+	if (r < 0)
+		return r;
+	if (s->image->is_device || s->image->has_foreign_clock)
+		return 1;
+	uint64_t last = gate_last_change(session_shards(s), &inside);
+	return atomic_load(&s->page->foreign_write) == 0 &&
+	       session_explains(last, atomic_load(&s->page->start_mtime_ns), *ret_mtime_ns);
 }
 
 static void *session_beat(void *arg)
@@ -65,6 +127,7 @@ static void *session_beat(void *arg)
 
 	pthread_mutex_lock(&s->lock);
 	while (!s->stopping) {
+		session_watch_image(s);
 		atomic_store(&s->page->heartbeat_ns, wall_ns());
 		struct timespec until;
 		clock_gettime(CLOCK_MONOTONIC, &until);
@@ -94,16 +157,24 @@ static int session_map(struct session *s, const struct session_key *key)
 	s->page = page;
 	s->page->key = *key;
 	atomic_store(&s->page->heartbeat_ns, wall_ns());
+	uint64_t mtime_ns;
+	r = image_mtime(s->image, &mtime_ns);
+	if (r < 0)
+		return r;
+	atomic_store(&s->page->start_mtime_ns, mtime_ns);
+	atomic_store(&s->page->seen_mtime_ns, mtime_ns);
 	memcpy(s->page->magic, SESSION_MAGIC, sizeof(SESSION_MAGIC));
 	return 0;
 }
 
-int session_start(const char *dir, const struct session_key *key, struct session **ret_session, struct err *err)
+int session_start(const char *dir, const struct session_key *key, struct img *image, struct session **ret_session,
+	struct err *err)
 {
 	struct session *s = calloc(1, sizeof(*s));
 	if (!s)
 		return err_set(err, -ENOMEM, "out of memory");
 	s->fd = -1;
+	s->image = image;
 
 	pthread_condattr_t attr;
 	pthread_condattr_init(&attr);
@@ -162,80 +233,103 @@ void session_set_failed(struct session *s)
 	atomic_store(&s->page->failed, 1);
 }
 
-/* Opens one session file and reads it. 1 when it is of key's boot, UUID and database. */
-static int session_read(const char *path, const struct session_key *key, struct session_page *ret_page, int *ret_fd)
-{
-	struct session_key theirs;
-
-	*ret_fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-	if (*ret_fd < 0 || io_pread_full(*ret_fd, ret_page, sizeof(*ret_page), 0) != (ssize_t)sizeof(*ret_page) ||
-		memcmp(ret_page->magic, SESSION_MAGIC, sizeof(SESSION_MAGIC)) != 0)
-		return 0;
-	theirs = ret_page->key;
-	memcpy(theirs.nonce, key->nonce, sizeof(theirs.nonce));
-	return memcmp(&theirs, key, sizeof(theirs)) == 0;
-}
+struct session_file {
+	struct session_page page;
+	struct gate_shard shards[GATE_SHARDS];
+};
 
 struct session_search {
 	const struct session_key *key;
+	uid_t owner;
 	struct session_trace *trace; /* NULL: remove what is found */
 };
 
-static int session_look(const char *path, const struct session_search *search)
+/* Reads one session file. True when it is of the search's boot, UUID and database, and of a user who may have written one. */
+static bool session_read(int fd, const struct session_search *search, struct session_file *ret_file)
 {
-	struct flock whole = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
-	struct session_trace *trace = search->trace;
-	struct session_page page;
-	CLEANUP_CLOSE int fd = -1;
+	struct session_page *page = &ret_file->page;
+	struct stat st;
 
-	if (!session_read(path, search->key, &page, &fd))
-		return 0;
-	if (fcntl(fd, F_OFD_GETLK, &whole) < 0 || whole.l_type != F_UNLCK)
-		return trace ? -EBUSY : 0;
-	if (!trace) {
-		unlink(path);
-		return 0;
-	}
-	if (memcmp(page.key.nonce, search->key->nonce, sizeof(page.key.nonce)) == 0) {
+	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) ||
+		(st.st_uid != 0 && st.st_uid != geteuid() && st.st_uid != search->owner))
+		return false;
+	if (io_pread_full(fd, page, sizeof(*page), 0) != (ssize_t)sizeof(*page) ||
+		io_pread_full(fd, ret_file->shards, sizeof(ret_file->shards), SESSION_SHARDS_AT) !=
+			(ssize_t)sizeof(ret_file->shards) ||
+		memcmp(page->magic, SESSION_MAGIC, sizeof(SESSION_MAGIC)) != 0)
+		return false;
+	struct session_key theirs = page->key;
+	memcpy(theirs.nonce, search->key->nonce, sizeof(theirs.nonce));
+	return memcmp(&theirs, search->key, sizeof(theirs)) == 0;
+}
+
+static void session_take(const struct session_file *file, const struct session_key *key, struct session_trace *trace)
+{
+	const struct session_page *page = &file->page;
+
+	if (memcmp(page->key.nonce, key->nonce, sizeof(page->key.nonce)) == 0) {
 		trace->found = true;
-		trace->heartbeat_ns = page.heartbeat_ns;
+		trace->heartbeat_ns = page->heartbeat_ns;
+		trace->changed_ns = gate_last_change(file->shards, &trace->was_writing);
+		trace->start_mtime_ns = page->start_mtime_ns;
+		trace->seen_mtime_ns = page->seen_mtime_ns;
 	}
 	/* Of any session: one that died in its recovery never got its nonce into the database. */
-	if (page.failed)
-		trace->failed = true;
-	if (page.commit_counter > trace->commit_counter)
-		trace->commit_counter = page.commit_counter;
-	if (page.era > trace->era)
-		trace->era = page.era;
+	trace->failed |= page->failed != 0;
+	trace->foreign_write |= page->foreign_write != 0;
+	if (page->commit_counter > trace->commit_counter)
+		trace->commit_counter = page->commit_counter;
+	if (page->era > trace->era)
+		trace->era = page->era;
+}
+
+static int session_look(int folder, const char *name, const struct session_search *search)
+{
+	struct flock whole = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+	struct session_file file;
+	CLEANUP_CLOSE int fd = openat(folder, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+
+	if (fd < 0 || !session_read(fd, search, &file))
+		return 0;
+	if (fcntl(fd, F_OFD_GETLK, &whole) < 0 || whole.l_type != F_UNLCK)
+		return search->trace ? -EBUSY : 0;
+	if (search->trace)
+		session_take(&file, search->key, search->trace);
+	else
+		unlinkat(folder, name, 0);
 	return 0;
 }
 
-static int session_look_in(const char *dir, void *arg)
+static int session_look_in(const char *path, void *arg)
 {
-	char pattern[PATH_MAX];
-	glob_t names = { 0 };
+	const struct dirent *entry;
 	int r = 0;
 
-	snprintf(pattern, sizeof(pattern), "%s/*.session", dir);
-	if (glob(pattern, GLOB_NOSORT, NULL, &names) == GLOB_NOSPACE)
-		r = -ENOMEM;
-	for (size_t i = 0; i < names.gl_pathc && r == 0; i++)
-		r = session_look(names.gl_pathv[i], arg);
-	globfree(&names);
+	DIR *dir = opendir(path);
+	if (!dir)
+		return errno == ENOMEM || errno == EMFILE || errno == ENFILE ? -errno : 0;
+	while (r == 0 && (entry = readdir(dir))) {
+		size_t len = strlen(entry->d_name);
+		if (len > sizeof(SESSION_SUFFIX) &&
+			strcmp(entry->d_name + len + 1 - sizeof(SESSION_SUFFIX), SESSION_SUFFIX) == 0)
+			r = session_look(dirfd(dir), entry->d_name, arg);
+	}
+	closedir(dir);
 	return r;
 }
 
-int session_find(const char *own_dir, const struct session_key *key, struct session_trace *ret_trace)
+int session_find(const char *own_dir, const struct session_key *key, uid_t owner, struct session_trace *ret_trace)
 {
-	struct session_search search = { .key = key, .trace = ret_trace };
+	struct session_search search = { .key = key, .owner = owner, .trace = ret_trace };
+
 	memset(ret_trace, 0, sizeof(*ret_trace));
 	int r = session_look_in(own_dir, &search);
 	return r < 0 ? r : run_each_dir(session_look_in, &search);
 }
 
-void session_forget(const char *own_dir, const struct session_key *key)
+void session_forget(const char *own_dir, const struct session_key *key, uid_t owner)
 {
-	struct session_search search = { .key = key };
+	struct session_search search = { .key = key, .owner = owner };
 	session_look_in(own_dir, &search);
 	run_each_dir(session_look_in, &search);
 }

@@ -12,7 +12,10 @@
 #ifndef CORE_SESSION_H
 #define CORE_SESSION_H
 
+#include "gate.h"
+
 #include "base/err.h"
+#include "image/img.h"
 
 #include <pthread.h>
 #include <stdbool.h>
@@ -30,9 +33,22 @@ struct session_key {
 	uint64_t database_ino;
 };
 
-/* Makes dir/NONCE.session, takes its lock and starts the heartbeat (a thread, once a second). The key's nonce must be
- * fresh. */
-int session_start(const char *dir, const struct session_key *key, struct session **ret_session, struct err *err);
+/*
+ * Makes dir/NONCE.session, takes its lock and starts the heartbeat, a thread that once a second says that we live, and looks
+ * at the image's mtime: one that no change of ours explains is somebody else's write. image's mtime at the start is taken
+ * as it is. The key's nonce must be fresh.
+ */
+int session_start(const char *dir, const struct session_key *key, struct img *image, struct session **ret_session,
+	struct err *err);
+
+/* The gate's counters, in the session file. */
+struct gate_shard *session_shards(struct session *session);
+
+/* An mtime of the image that changes until last_change_ns explain: not later than that, by more than the clock's tick. */
+bool session_explains(uint64_t last_change_ns, uint64_t start_mtime_ns, uint64_t mtime_ns);
+
+/* At the stop, with nobody in the gate: 1 and the image's mtime; 0: somebody else has written to it since the start; -errno. */
+int session_image_is_ours(struct session *session, uint64_t *ret_mtime_ns);
 
 /* Stops the heartbeat; removes the file, or leaves it for the one who comes after. NULL is fine. */
 void session_stop(struct session *session, bool leave);
@@ -47,15 +63,21 @@ void session_set_failed(struct session *session);
 struct session_trace {
 	bool found; /* the very session that had the database last */
 	uint64_t heartbeat_ns; /* its last sign of life, wall clock, ns since 1970 */
+	bool was_writing; /* a request was changing the image when it died */
+	uint64_t changed_ns; /* its last change of the image, 0: none */
+	uint64_t start_mtime_ns; /* the image's mtime when it started */
+	uint64_t seen_mtime_ns; /* the latest that it saw */
+	bool foreign_write; /* it saw one that it cannot explain */
 	bool failed; /* one on this database saw an fsync fail */
 	uint64_t commit_counter; /* the greatest that any session on this database has seen, 0: none */
 	uint64_t era; /* likewise */
 };
 
-/* Looks in own_dir and all run folders that the caller may look into. 0, or -EBUSY: the owner lives. */
-int session_find(const char *own_dir, const struct session_key *key, struct session_trace *ret_trace);
+/* Looks in own_dir and all run folders that the caller may look into; files of root, of the caller and of owner (the user who
+ * has the database) are believed. 0, or -EBUSY: the owner lives. */
+int session_find(const char *own_dir, const struct session_key *key, uid_t owner, struct session_trace *ret_trace);
 
 /* Removes what dead sessions on this database have left. */
-void session_forget(const char *own_dir, const struct session_key *key);
+void session_forget(const char *own_dir, const struct session_key *key, uid_t owner);
 
 #endif

@@ -175,20 +175,23 @@ static int control_handle(void *arg, void **state, const json_t *request, json_t
 		*state = calloc(1, sizeof(struct control_connection));
 	if (*state == NULL)
 		return no_memory(err);
+	struct fs *fs = arg;
+	if (!atomic_load(&fs->is_open))
+		return err_set(err, -EAGAIN, "%s: its eraimgfs is starting: try again", fs->options.image);
 	const char *name = ctl_string(request, "request");
 	if (name == NULL)
 		return bad_member(err, "request", "a string");
 	/* A closed gate holds up all writers: no other request may make its time longer. */
 	struct control_connection *connection = *state;
 	if (connection->holds_gate && strcmp(name, "checkpoint") != 0) {
-		era_checkpoint_abort(((struct fs *)arg)->era);
+		era_checkpoint_abort(fs->era);
 		connection->holds_gate = false;
 		return err_set(err, -EPROTO,
 			"after \"gate\" only \"checkpoint\" may come, not \"%s\": the gate is open again", name);
 	}
 	for (size_t i = 0; i < sizeof(control_requests) / sizeof(control_requests[0]); i++) {
 		if (strcmp(name, control_requests[i].name) == 0)
-			return control_requests[i].handle(arg, *state, request, ret_reply, err);
+			return control_requests[i].handle(fs, *state, request, ret_reply, err);
 	}
 	return err_set(err, -EOPNOTSUPP, "unknown request \"%s\": this eraimgfs is version %s", name, ERAIMGFS_VERSION);
 }

@@ -39,8 +39,10 @@ struct fs_times {
 struct fs {
 	/* Fixed while it serves. */
 	struct fs_options options;
+	uint8_t nonce[16]; /* names the session */
 	struct ctl_instance instance; /* the registry entry */
 	char run_dir[PATH_MAX];
+	/* Set before is_open, as are instance's ids. */
 	struct era *era;
 	struct img *image; /* the core's */
 	bool is_dir; /* the mount point holds the file, instead of being it */
@@ -52,9 +54,19 @@ struct fs {
 	pthread_key_t read_buffers; /* of the workers, FS_IO_MAX bytes each */
 	bool have_read_buffers;
 
+	_Atomic bool is_open; /* the control socket may answer */
 	_Atomic uint64_t mount_dev; /* st_dev of the mount, 0 before there is one */
 	struct fs_times times;
 };
+
+/* --- instance.c --- */
+
+/* Everything from the control socket to the workers. Where somebody who is about to stop still has the image, the metadata
+ * or the socket, it is waited for. 0 or -errno with err; fs_stop() in any case. Main thread. */
+int fs_start(struct fs *fs, struct err *err);
+
+/* Takes back whatever fs_start() did. 0, or -errno with err when the end was not in order. */
+int fs_stop(struct fs *fs, struct err *err);
 
 /* --- ops.c: every operation that changes no content --- */
 
@@ -88,7 +100,8 @@ int fs_loop_stop(struct fs_loop *loop);
 
 /* --- mount.c --- */
 
-/* Is options->mountpoint fit to be mounted on? Makes it absolute. Changes nothing. 0 or -errno with err. */
+/* Is options->mountpoint fit to be mounted on, by this user, and can FUSE be used? Makes it absolute. Changes nothing. 0 or
+ * -errno with err. */
 int fs_mount_check(struct fs_options *options, bool *ret_is_dir, struct err *err);
 
 /* Refuses metadata that the mount would hide. After fs_options_resolve(). */
@@ -112,6 +125,12 @@ struct ctl_handler fs_control_handler(struct fs *fs);
 
 /* Blocks the signals that end the daemon, for this thread and all that it starts. Before the first thread. */
 int fs_signals_block(struct err *err);
+
+/* Sleeps. True: a signal that ends the daemon has come. */
+bool fs_signals_nap(unsigned int ms);
+
+/* CLOCK_MONOTONIC. */
+int64_t fs_now_ms(void);
 
 /* Serves until the mount is gone. False: the way out after a signal took too long, and the kernel still has it. */
 bool fs_signals_wait(const struct fs *fs);

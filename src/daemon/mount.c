@@ -41,6 +41,30 @@ static int mount_check_kind(const char *path, bool *ret_is_dir, struct err *err)
 	return 0;
 }
 
+/* What fusermount3 asks of the mount point of an ordinary user. */
+static int mount_check_right(const char *path, struct err *err)
+{
+	struct stat st;
+	if (getuid() == 0)
+		return 0;
+	if (access(path, W_OK) < 0)
+		return err_set(err, -errno, "%s: %m: mount on a directory or file that you may write to", path);
+	if (stat(path, &st) == 0 && S_ISDIR(st.st_mode) && (st.st_mode & S_ISVTX) != 0 && st.st_uid != getuid())
+		return err_set(err, -EPERM,
+			"%s: is shared by all users (sticky): make a directory in it, and mount on that", path);
+	return 0;
+}
+
+/* libfuse and fusermount3 open it, too late for us. */
+static int mount_check_device(struct err *err)
+{
+	CLEANUP_CLOSE int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		return err_set(
+			err, -errno, "/dev/fuse: %m: load the kernel's module fuse, or have its mode set to 0666");
+	return 0;
+}
+
 int fs_mount_check(struct fs_options *options, bool *ret_is_dir, struct err *err)
 {
 	CLEANUP_FREE char *path = NULL;
@@ -60,7 +84,8 @@ int fs_mount_check(struct fs_options *options, bool *ret_is_dir, struct err *err
 	if (mounts_find(resolved, 0, &dev))
 		return err_set(err, -EBUSY,
 			"%s: busy, something is mounted there: umount it, or choose another mount point", resolved);
-	return 0;
+	r = mount_check_right(resolved, err);
+	return r == 0 ? mount_check_device(err) : r;
 }
 
 int fs_mount_check_metadata(const struct fs_options *options, bool is_dir, struct err *err)

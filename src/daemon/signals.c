@@ -43,11 +43,18 @@ int fs_signals_block(struct err *err)
 	return r == 0 ? 0 : err_set(err, r, "cannot handle signals: %s", strerror(-r));
 }
 
-static int64_t now_ms(void)
+int64_t fs_now_ms(void)
 {
 	struct timespec now;
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+bool fs_signals_nap(unsigned int ms)
+{
+	sigset_t set = signals_of_interest();
+	struct timespec nap = { .tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000 };
+	return sigtimedwait(&set, NULL, &nap) > 0;
 }
 
 /* The name of the signal that came, NULL when there is none after all. */
@@ -63,9 +70,9 @@ static const char *signals_read(int signal_fd)
 static bool signals_leave(const struct fs *fs, struct pollfd fds[2])
 {
 	fs_mount_leave(fs);
-	int64_t deadline_ms = now_ms() + LEAVE_S * 1000;
+	int64_t deadline_ms = fs_now_ms() + LEAVE_S * 1000;
 	for (;;) {
-		int64_t left_ms = deadline_ms - now_ms();
+		int64_t left_ms = deadline_ms - fs_now_ms();
 		int nr = poll(fds, 2, left_ms > 0 ? (int)left_ms : 0);
 		if (nr < 0 && errno == EINTR)
 			continue;

@@ -9,9 +9,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/vfs.h>
 
 #define IMG_COPY_STEP (64 * 1024)
 
@@ -197,6 +199,34 @@ static int img_file_look(const char *path, int *ret_path_fd, struct stat *ret_st
 	return 0;
 }
 
+/* Whether mtimes there may be given by a server's clock. (Magic numbers of statfs(2) that linux/magic.h lacks in places.) */
+static bool img_file_has_foreign_clock(int fd)
+{
+	static const uint32_t magic[] = {
+		NFS_SUPER_MAGIC,
+		SMB_SUPER_MAGIC,
+		SMB2_SUPER_MAGIC,
+		CIFS_SUPER_MAGIC,
+		V9FS_MAGIC,
+		CEPH_SUPER_MAGIC,
+		AFS_SUPER_MAGIC,
+		AFS_FS_MAGIC,
+		CODA_SUPER_MAGIC,
+		OCFS2_SUPER_MAGIC,
+		FUSE_SUPER_MAGIC,
+		0x01161970 /* GFS2 */,
+		0x0bd00bd0 /* Lustre */,
+	};
+	struct statfs fs;
+	if (fstatfs(fd, &fs) < 0)
+		return true;
+	for (size_t i = 0; i < sizeof(magic) / sizeof(magic[0]); i++) {
+		if ((uint32_t)fs.f_type == magic[i])
+			return true;
+	}
+	return false;
+}
+
 static int img_file_measure(struct img_file *file, const char *path, struct err *err)
 {
 	struct stat st;
@@ -212,6 +242,7 @@ static int img_file_measure(struct img_file *file, const char *path, struct err 
 	file->img.size_bytes = (uint64_t)st.st_size;
 	if (file->img.is_device && ioctl(file->fd, BLKGETSIZE64, &file->img.size_bytes) < 0)
 		return err_set(err, -errno, "%s: cannot tell the size of the device: %m", path);
+	file->img.has_foreign_clock = img_file_has_foreign_clock(file->fd);
 	if (file->img.size_bytes == 0)
 		return err_set(err, -ENODATA, "%s: is empty: %s", path,
 			file->img.is_device ? "attach something to the device first"

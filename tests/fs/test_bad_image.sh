@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # Images that are refused: one line that names the thing and the way on, and nothing changed.
-. "${0%/*}/lib.sh"
+. "${0%/*}/lib.sh" || exit 1
 requires_root
 requires_fuse
 mkdir "$T/mnt" "$T/folder" "$T/mnt2"

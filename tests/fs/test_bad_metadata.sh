@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # Databases that are refused: foreign, damaged, of another image, of a newer version; folders that cannot hold one.
-. "${0%/*}/lib.sh"
+. "${0%/*}/lib.sh" || exit 1
 requires_root
 requires_fuse
 mkdir "$T/mnt" "$T/db"

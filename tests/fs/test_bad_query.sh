@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # Points and targets that are not known: the exit code tells a script what to do, and nothing is printed.
-. "${0%/*}/lib.sh"
+. "${0%/*}/lib.sh" || exit 1
 requires_root
 requires_fuse
 for name in a b; do

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # The metadata knows its image: changed behind the tracker's back, or of another size, it is refused until told otherwise.
-. "${0%/*}/lib.sh"
+. "${0%/*}/lib.sh" || exit 1
 requires_root
 requires_fuse
 new_image "$T/disk.img" $M
@@ -18,10 +18,32 @@ cp -p "$T/disk.img" "$T/copy"
 printf x | dd of="$T/disk.img" bs=1 seek=$((9 * BLOCK)) conv=notrunc status=none
 refused "$T" 1 "$T/disk.img.*mark-all" daemon
 refused "$T" 1 "$T/disk.img.*mark-all" daemon -o ro
-assert_eq "" "$(since "$cursor" "$T/disk.img")" "the database itself is whole, and knows nothing of it"
+expect_fail 5 "disk.img: was changed while it was not mounted.*full backup" era since "$cursor" "$T/disk.img"
+assert_eq "0 $M" "$(era since 0 "$T/disk.img" | tr '\t' ' ')" "since 0 is every block, changed or not"
 say "check tells"
 ! era check "$T/disk.img" >"$T/out" 2>&1 || fail "check finds nothing wrong with a changed image"
 grep -q "disk.img" "$T/out" || fail "check: $(cat "$T/out")"
+
+say "an older copy of the metadata put back: lacks what was recorded later"
+new_image "$T/old.img" $M
+mount_image "$T/old.img" "$T/mnt"
+umount_image "$T/mnt"
+mkdir "$T/backup"
+cp -p "$T"/old.img.era* "$T/backup"
+mount_image "$T/old.img" "$T/mnt"
+old_cursor=$(era checkpoint --cursor "$T/mnt")
+ops write "$T/mnt/old.img" 0 10 1 >/dev/null
+umount_image "$T/mnt"
+assert_eq 0 "$(since "$old_cursor" "$T/old.img")" "the pair as it was left"
+for f in "$T"/old.img.era*; do
+  case $f in *.witness) ;; *) rm "$f" ;; esac
+done
+for f in "$T"/backup/*; do
+  case $f in *.witness) ;; *) cp -p "$f" "$T" ;; esac
+done
+expect_fail 5 "old.img.era: lacks commits.*full backup" era since 1 "$T/old.img"
+expect_fail 5 "old.img.era: lacks commits.*full backup" era since 1 "$T/old.img.era"
+refused "$T" 1 "mark-all" "$ERAIMGFS" "$T/old.img" "$T/mnt"
 
 say "the way on: a new UUID, every block marked, the old cursor refused"
 mount_image "$T/disk.img" "$T/mnt" -o bypass=mark-all
@@ -61,6 +83,7 @@ mount_image "$T/disk.img" "$T/mnt"
 point=$(era checkpoint --cursor "$T/mnt")
 umount_image "$T/mnt"
 truncate -s $((M + 3 * BLOCK + 77)) "$T/disk.img"
+expect_fail 5 "disk.img: was changed while it was not mounted.*full backup" era since 0 "$T/disk.img"
 refused "$T" 1 "$T/disk.img.*resize" daemon
 mount_image "$T/disk.img" "$T/mnt" -o resize
 assert_eq $((M + 3 * BLOCK + 77)) "$(stat -c %s "$T/mnt/disk.img")" "size"

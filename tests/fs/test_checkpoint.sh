@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # Checkpoints of one and of several images, labels, list, status and check.
-. "${0%/*}/lib.sh"
+. "${0%/*}/lib.sh" || exit 1
 requires_root
 requires_fuse
 
@@ -66,14 +66,23 @@ assert_eq "4 7" "$(since two "$T/a")" "since two, moved"
 era label rm two "$T/a"
 expect_fail 5 "two" era since two "$T/a"
 expect_fail 5 "two" era label rm two "$T/a"
+! grep "full backup" "$T/.err" || fail "label rm of an unknown label asks for a backup"
 expect_fail 5 "99" era label add late --era 99 "$T/a"
 for bad in 1one -x 'a b' '' 'a:b' "$(printf 'x%.0s' {1..65})"; do expect_usage era label add -- "$bad" "$T/a"; done
 assert_eq "early one" "$(era label list "$T/a" | cut -f 1 | paste -sd ' ')" "labels"
 
+say "a mount that is gone from its place, but not from who holds it"
+exec 9<"$T/b/b.img"
+pid=$(status_of "$T/b" pid)
+umount -l "$T/b"
+now=$(status_of "$T/b.img" current_era)
+assert_eq $((now + 1)) "$(era checkpoint "$T/b.img")" "checkpoint of a detached mount"
+exec 9<&-
+wait_gone "$pid" || fail "the daemon is there 20 s after its last user"
+
 say "check, live and at rest"
 era check "$T/a" >"$T/out" || fail "check found: $(cat "$T/out")"
 umount_image "$T/a"
-umount_image "$T/b"
 era check "$T/a.img" >"$T/out" || fail "check found: $(cat "$T/out")"
 era status "$T/a.img" >/dev/null
 assert_eq offline "$(status_of "$T/a.img" state)" "state"

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # What one way of access wrote, every other reads: buffered, direct, asynchronous, through loop devices of both kinds.
 # Eras end all the while, so that many a write waits for its commit: that is when a cache would be filled behind it.
-. "${0%/*}/lib.sh"
+. "${0%/*}/lib.sh" || exit 1
 requires_root
 requires_fuse
 operations=${ERAIMGFS_COHERENCE_OPS:-20000}

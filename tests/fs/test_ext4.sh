@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # A whole system: ext4 on a loop device on the mounted image, an incremental backup of it, and its restore.
-. "${0%/*}/lib.sh"
+. "${0%/*}/lib.sh" || exit 1
 requires_fuse
 requires_loop
 requires command -v mkfs.ext4

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # Root sees the instances of other users, and believes their registry entries only as far as they are theirs: else a user
 # could have root ask his own program about root's image.
-. "${0%/*}/lib.sh"
+. "${0%/*}/lib.sh" || exit 1
 requires_root
 requires_fuse
 requires command -v fusermount3
@@ -26,13 +26,17 @@ assert_eq "$USER_DIR/mnt" "$(era list --json | jq -r --argjson p "$pid" '.[] | s
 assert_eq running "$(status_of "$USER_DIR/mnt" state)" "root's question"
 assert_eq 2 "$(era checkpoint "$USER_DIR/disk.img")" "root's checkpoint"
 
+say "but it is not what goes without saying"
+era status >"$T/out" 2>&1 || :
+! grep -q "^mountpoint: $USER_DIR/mnt" "$T/out" || fail "root, who named no target, was answered by a user's instance"
+
 say "one that claims root's image, metadata or mount point is not"
 truncate -s 1M "$T/root.img"
 mkdir "$T/root.mnt"
 ERAIMGFS_RUN_DIR=$T/r "$ERAIMGFS" "$T/root.img" "$T/root.mnt" 2>/dev/null
 umount "$T/root.mnt"
-# shellcheck disable=SC2016 # $p is jq's
-wait_until 20 sh -c '[ "$(jq -n "$1")" = 0 ]' sh "$(find "$T/r" -name '*.json' | wc -l)"
+# shellcheck disable=SC2016 # of the inner shell
+wait_until 20 sh -c '[ -z "$(find "$1" -name "*.json")" ]' sh "$T/r"
 forge() { # FILTER: the user's own entry, altered so
   jq --arg t "$T" "$1" "$entry" >"$T/forged"
   install -o 65534 -m 0600 "$T/forged" "$entry"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # One image and one database have one daemon, by whatever name it is called. Exit 3, nothing changed.
-. "${0%/*}/lib.sh"
+. "${0%/*}/lib.sh" || exit 1
 requires_root
 requires_fuse
 mkdir "$T/mnt" "$T/second" "$T/bind"

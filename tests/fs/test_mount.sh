@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # The forms of a mount: in a folder, on a file, over the image itself.
-. "${0%/*}/lib.sh"
+. "${0%/*}/lib.sh" || exit 1
 requires_root
 requires_fuse
 
@@ -24,6 +24,38 @@ assert_eq offline "$(status_of "$T/disk.img" state)" "state after unmount"
 
 say "started with a pipe for its messages, it lets go of it"
 text=$(timeout 20 "$ERAIMGFS" "$T/disk.img" "$T/folder" 2>&1) || fail "holds its standard error: $text"
+umount_image "$T/folder"
+
+say "started with standard descriptors closed: nothing else takes their place"
+cp --preserve=timestamps "$T/disk.img" "$T/reference"
+# files_of PID: the image, the locks and the database that it holds.
+files_of() { find "/proc/$1/fd" -lname "$T/*" -printf '%l\n' | sort; }
+mount_image "$T/disk.img" "$T/folder" -o metadata="$T/closed"
+files=$(files_of "$(status_of "$T/folder" pid)")
+umount_image "$T/folder"
+without() { # DESCRIPTOR...: a subshell, so that our own stay
+  (
+    for fd in "$@"; do eval "exec $fd>&-"; done
+    exec "$ERAIMGFS" "$T/disk.img" "$T/folder" -o metadata="$T/closed"
+  )
+}
+for closed in 0 1 2 "0 1" "0 1 2"; do
+  rm -f "$T"/closed*
+  # shellcheck disable=SC2086 # one word a descriptor
+  without $closed 2>/dev/null || fail "exit $? with $closed closed"
+  pid=$(status_of "$T/folder" pid)
+  assert_eq "$files" "$(files_of "$pid")" "files that are held, with $closed closed at the start"
+  for fd in 0 1 2; do assert_eq /dev/null "$(readlink "/proc/$pid/fd/$fd")" "descriptor $fd"; done
+  umount_image "$T/folder"
+  assert_same "$T/reference" "$T/disk.img" "the image, with $closed closed at the start"
+done
+
+say "names with control characters: a message is one line"
+name=$T/$'new\nline\e[31m.img'
+cp "$T/reference" "$name"
+mount_image "$name" "$T/folder"
+assert_eq 1 "$(wc -l <"$T/mount.err")" "lines of the notice"
+assert_eq 0 "$(grep -c '[[:cntrl:]]' "$T/mount.err" || :)" "control characters in the notice"
 umount_image "$T/folder"
 
 say "on a file: it becomes the image"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # The image is a block device.
-. "${0%/*}/lib.sh"
+. "${0%/*}/lib.sh" || exit 1
 requires_fuse
 requires_loop
 

@@ -3,7 +3,7 @@
 # Mounted by mount(8): by type, by a line of fstab, and as the helper mount.fuse.eraimgfs.
 # In a mount namespace of its own, where the daemon appears to be installed.
 if [ "${1:-}" != inside ] && [ "$(id -u)" = 0 ]; then exec unshare -m --propagation private "$0" inside; fi
-. "${0%/*}/lib.sh"
+. "${0%/*}/lib.sh" || exit 1
 requires_root
 requires_fuse
 requires test -x /sbin/mount.fuse

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # An ordinary user mounts, asks and unmounts; others do not see it.
-. "${0%/*}/lib.sh"
+. "${0%/*}/lib.sh" || exit 1
 requires_fuse
 requires command -v fusermount3
 become_user

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # `era-cli since`: which blocks, in each format, live and at rest, and the points that it knows.
-. "${0%/*}/lib.sh"
+. "${0%/*}/lib.sh" || exit 1
 requires_root
 requires_fuse
 
@@ -72,6 +72,14 @@ assert_eq "$(era since 3 "$T/mnt")" "$(cat "$T/out")" "-o"
 expect_fail 1 "$T/no/out" era since 3 -o "$T/no/out" "$T/mnt"
 expect_fail 1 "ull" era since 0 -o /dev/full "$T/mnt"
 ! era since 0 "$T/mnt" >/dev/full 2>"$T/err" || fail "an answer that could not be written whole gave 0"
+
+say "-o names the file for the list, never the image or what goes with it"
+ln -s disk.img "$T/link"
+ln "$T/disk.img" "$T/hard"
+for f in disk.img disk.img.era disk.img.era-wal disk.img.era-shm disk.img.era.witness disk.img.era.lock link hard mnt/disk.img; do
+  refused "$T" 2 "-o names the file" era since 3 -o "$T/$f" "$T/mnt"
+done
+rm "$T/link" "$T/hard"
 
 say "cursor and label"
 cursor=$(era checkpoint --cursor --label nightly "$T/mnt")

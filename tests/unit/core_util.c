@@ -472,6 +472,19 @@ void core_set_mtime(const char *path, int64_t seconds_from_now)
 	expect_eq(utimensat(AT_FDCWD, path, times, 0), 0);
 }
 
+struct timespec core_mtime(const char *path)
+{
+	struct stat st;
+	expect_eq(stat(path, &st), 0);
+	return st.st_mtim;
+}
+
+void core_put_mtime(const char *path, struct timespec mtime)
+{
+	struct timespec times[2] = { mtime, mtime };
+	expect_eq(utimensat(AT_FDCWD, path, times, 0), 0);
+}
+
 void core_empty_dir(const char *path)
 {
 	DIR *dir = opendir(path);

@@ -183,6 +183,8 @@ uint64_t core_file_hash(const char *path);
 uint64_t core_file_size(const char *path);
 uint8_t core_image_byte(const char *path, uint64_t offset);
 void core_set_mtime(const char *path, int64_t seconds_from_now);
+struct timespec core_mtime(const char *path);
+void core_put_mtime(const char *path, struct timespec mtime);
 void core_empty_dir(const char *path);
 
 /* A mount namespace of our own: what is mounted in it is gone with this process. */

@@ -596,17 +596,116 @@ START_TEST(test_check)
 	expect_output(sh("$E check img"), "");
 	ck_assert_int_eq(sh("touch -d @1 img"), 0);
 	ck_assert_int_eq(sh("$E check img"), 1);
-	ck_assert_ptr_nonnull(strstr(out_text, "/img: was modified"));
+	ck_assert_ptr_nonnull(strstr(out_text, "/img: was changed while it was not mounted: it was modified"));
 	ck_assert_str_eq(err_text, "");
 	/* The database alone says nothing of an image. */
 	expect_output(sh("$E check img.era"), "");
 	ck_assert_int_eq(truncate("img", IMAGE_SIZE + 1), 0);
 	ck_assert_int_eq(sh("$E check img"), 1);
-	ck_assert_ptr_nonnull(strstr(out_text, "/img: has 36965 bytes"));
+	ck_assert_ptr_nonnull(strstr(out_text, "/img: was changed while it was not mounted: it has 36965 bytes"));
 	/* Not stopped in order: the time says nothing. */
 	make_pair("open", UUID_B, 0, false);
 	ck_assert_int_eq(sh("touch -d @1 open"), 0);
 	expect_output(sh("$E check open"), "");
+}
+END_TEST
+
+/* What database has committed, and steps more, is witnessed. */
+static void witness(const char *database, int steps)
+{
+	struct err err = ERR_INIT;
+	struct meta_reader *reader;
+	ck_assert_msg(meta_reader_open(database, &reader, &err) == 0, "%s", err.text);
+	struct meta_super super = *meta_reader_super(reader);
+	meta_reader_close(reader);
+	super.commit_counter += (uint64_t)steps;
+	ck_assert_int_eq(meta_witness_write(database, &super), 0);
+}
+
+/* Metadata that a mount would refuse give no list of changes. */
+START_TEST(test_behind)
+{
+	begin("behind");
+	make_pair("img", UUID_A, 0, true);
+	witness("img.era", 0);
+	expect_output(sh("$E since 5 img"), "20480\t4096\n");
+	expect_output(sh("$E check img"), "");
+	witness("img.era", 1);
+	static const char *const calls[] = { "5 img", "1 img.era", "monday img --count", UUID_A ":5 img" };
+	for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]); i++)
+		expect_error(sh("$E since %s", calls[i]), 5, "img.era: lacks commits");
+	ck_assert_ptr_nonnull(strstr(err_text, "take a full backup"));
+	/* Every block is every block. */
+	expect_output(sh("$E since 0 img"), "0\t36964\n");
+	ck_assert_int_eq(sh("$E check img"), 1);
+	ck_assert_ptr_nonnull(strstr(out_text, "img.era: lacks commits"));
+	ck_assert_int_eq(sh("$E check img.era"), 1);
+	/* A witness of other metadata says nothing of these, one that cannot be read might. */
+	make_pair("other", UUID_B, 0, true);
+	ck_assert_int_eq(sh("cp img.era.witness other.era.witness"), 0);
+	expect_output(sh("$E since 5 other"), "20480\t4096\n");
+	ck_assert_int_eq(sh("rm other.era.witness; ln -s img.era.witness other.era.witness"), 0);
+	expect_error(sh("$E since 5 other"), 1, "other.era.witness: cannot be read");
+}
+END_TEST
+
+START_TEST(test_changed)
+{
+	begin("changed");
+	make_pair("img", UUID_A, 0, true);
+	ck_assert_int_eq(sh("touch -d @1 img"), 0);
+	expect_error(sh("$E since 5 img"), 5, "/img: was changed while it was not mounted");
+	ck_assert_ptr_nonnull(strstr(err_text, "take a full backup"));
+	expect_error(sh("$E since 5 --count -o out img"), 5, "/img: was changed");
+	expect_output(sh("$E since 0 img"), "0\t36964\n");
+	/* The database alone does not know where its image is. */
+	expect_output(sh("$E since 5 img.era"), "20480\t4096\n");
+	make_pair("open", UUID_B, 0, false);
+	ck_assert_int_eq(sh("touch -d @1 open"), 0);
+	expect_output(sh("$E since 5 open"), "20480\t4096\n");
+	/* Older than the last instance found it. */
+	ck_assert_int_eq(sh("touch -d 1969-12-31T00:00:00Z open"), 0);
+	expect_error(sh("$E since 5 open"), 5, "/open: was changed while it was not mounted");
+	ck_assert_int_eq(truncate("open", IMAGE_SIZE - 1), 0);
+	expect_error(sh("$E since 5 open"), 5, "/open: was changed while it was not mounted");
+	expect_error(sh("$E since 0 open"), 5, "/open: was changed while it was not mounted");
+}
+END_TEST
+
+/* --- what -o must not replace --- */
+
+START_TEST(test_guarded_output)
+{
+	static const char *const files_of[] = { "img", "./img", "img.era", "img.era-wal", "img.era-shm",
+		"img.era.witness", "img.era.lock", "link", "hard", "wal-link", "../files-guarded/img" };
+	begin("guarded");
+	make_pair("img", UUID_A, 0, true);
+	make_pair("other", UUID_B, 0, true);
+	witness("img.era", 0);
+	ck_assert_int_eq(symlink("img", "link"), 0);
+	ck_assert_int_eq(symlink("img.era-wal", "wal-link"), 0);
+	ck_assert_int_eq(link("img", "hard"), 0);
+	ck_assert_int_eq(sh("stat -c '%%n %%i %%s %%Z' *"), 0);
+	char before[sizeof(out_text)];
+	strcpy(before, out_text);
+	for (size_t i = 0; i < sizeof(files_of) / sizeof(files_of[0]); i++) {
+		expect_error(sh("$E since 5 img -o %s", files_of[i]), 2, "-o names the file for the list");
+		expect_error(sh("$E since 5 img.era -o %s", files_of[i]), 2, "-o names the file for the list");
+	}
+	struct played *a = play('a', "img", UUID_A);
+	/* Of an instance that is live, whatever TARGET is; its image also where the path leads to something else. */
+	for (size_t i = 0; i < sizeof(files_of) / sizeof(files_of[0]); i++) {
+		expect_error(sh("$E since 5 other -o %s", files_of[i]), 2, "-o names the file for the list");
+		expect_error(sh("$E since 5 mnt-a --count -o %s", files_of[i]), 2, "-o names the file for the list");
+	}
+	expect_output(sh("stat -c '%%n %%i %%s %%Z' *"), before);
+	ck_assert_int_eq(rename("img", "moved"), 0);
+	make_image("img");
+	expect_error(sh("$E since 5 other -o moved"), 2, "-o names the file for the list");
+	expect_error(sh("$E since 5 other -o img"), 2, "-o names the file for the list");
+	stop(a);
+	expect_output(sh("$E since 5 other -o img.list"), "");
+	expect_file("img.list", "20480\t4096\n");
 }
 END_TEST
 
@@ -693,6 +792,47 @@ START_TEST(test_checkpoint_together)
 }
 END_TEST
 
+/* The mount is no longer where it was: there is nothing to flush. */
+START_TEST(test_checkpoint_detached)
+{
+	static const char *const gone[] = { "missing", "img/missing" };
+	begin("detached");
+	make_pair("img", UUID_A, 0, false);
+	for (size_t i = 0; i < sizeof(gone) / sizeof(gone[0]); i++) {
+		struct played *a = play('a', "img", UUID_A);
+		struct err err = ERR_INIT;
+		snprintf(a->instance.file, PATH_MAX, "%s/%s", files, gone[i]);
+		ck_assert_msg(ctl_registry_write(run_dir, &a->instance, &err) == 0, "%s", err.text);
+		expect_output(sh("$E checkpoint img"), "6\n");
+		stop(a);
+	}
+}
+END_TEST
+
+/* An instance that is stopped takes no call for ever. All at once, as each takes its time. */
+START_TEST(test_no_answer)
+{
+	begin("no-answer");
+	make_pair("img", UUID_A, 0, false);
+	struct played *a = play('a', "img", UUID_A);
+	pthread_mutex_lock(&asked.lock);
+	ck_assert_int_eq(sh("$E since 5 img 2>since & a=$!; $E label rm monday img 2>rm & b=$!\n"
+			    "$E label add x img 2>add & c=$!; $E checkpoint img 2>checkpoint & d=$!\n"
+			    "$E status img 2>status & e=$!\n"
+			    "for p in $a $b $c $d $e; do wait $p; test $? = 1 || exit 9; done"),
+		0);
+	pthread_mutex_unlock(&asked.lock);
+	ck_assert_str_eq(out_text, "");
+	ck_assert_int_eq(sh("grep -c 'img: .*does not answer.* is it stopped, or is its disk stuck?$' "
+			    "since rm add checkpoint status"),
+		0);
+	ck_assert_str_eq(out_text, "since:1\nrm:1\nadd:1\ncheckpoint:1\nstatus:1\n");
+	/* It was not asked for one by a client that had gone before. */
+	ck_assert_str_eq(asked_so_far(), "");
+	stop(a);
+}
+END_TEST
+
 int main(void)
 {
 	TCase *tcase = tcase_create("cli_args");
@@ -713,7 +853,12 @@ int main(void)
 		fprintf(stderr, "not root, so that no other user can be played: test_locked_by_another is left out\n");
 	tcase_add_test(tcase, test_status_and_labels);
 	tcase_add_test(tcase, test_check);
+	tcase_add_test(tcase, test_behind);
+	tcase_add_test(tcase, test_changed);
+	tcase_add_test(tcase, test_guarded_output);
 	tcase_add_test(tcase, test_live);
 	tcase_add_test(tcase, test_checkpoint_together);
+	tcase_add_test(tcase, test_checkpoint_detached);
+	tcase_add_test(tcase, test_no_answer);
 	return testdir_main("cli_args", tcase);
 }

@@ -579,6 +579,96 @@ START_TEST(test_session_file_missing_on_the_same_boot)
 }
 END_TEST
 
+/* Writes to the image behind the instance's back. */
+static void write_beside(const struct core_env *env, uint64_t block)
+{
+	int fd = open(env->image, O_WRONLY | O_CLOEXEC);
+	expect_eq(pwrite(fd, "beside", 6, (off_t)(block * CORE_BLOCK)), 6);
+	close(fd);
+}
+
+/* Waits until the clock of file systems has ticked well past our last write. */
+static void let_clock_tick(void)
+{
+	struct timespec until;
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += 1;
+	while (clock_nanosleep(CLOCK_REALTIME, TIMER_ABSTIME, &until, NULL) == EINTR)
+		;
+}
+
+/* A write beside a live instance, followed by none of its own: the stop must not vouch for it. */
+START_TEST(test_write_beside_a_live_instance_is_not_vouched_for)
+{
+	struct core_env env;
+	struct err err = ERR_INIT;
+	core_env_init(&env, NR_BLOCKS * CORE_BLOCK);
+	struct era_config config = core_config(&env);
+	struct era *era = core_open_with(&config);
+	core_touch(era, 1, 1);
+	let_clock_tick();
+	write_beside(&env, 9);
+	expect_eq(era_close(era, &err), -ESTALE);
+	core_open_refused(&config, -ESTALE, NULL);
+	core_open_refused(&config, -ESTALE, NULL);
+	config.mark_all = true;
+	era = core_open_with(&config);
+	expect(core_has(env.db, core_era(era), 9));
+	core_touch(era, 2, 1);
+	core_close(era);
+	config.mark_all = false;
+	core_close(core_open_with(&config));
+}
+END_TEST
+
+/* The same after a kill -9, at once: no slack but the clock's tick. */
+START_TEST(test_write_right_after_a_kill_is_noticed)
+{
+	struct core_env env;
+	core_env_init(&env, NR_BLOCKS * CORE_BLOCK);
+	struct era_config config = core_config(&env);
+	pid_t pid = core_fork();
+	if (pid == 0) {
+		core_touch(core_open_with(&config), 1, 1);
+		let_clock_tick();
+		_exit(0);
+	}
+	core_join(pid);
+	if (_i == 0) {
+		core_close(core_open_with(&config)); /* nobody wrote: fine */
+		return;
+	}
+	write_beside(&env, 9);
+	core_open_refused(&config, -ESTALE, NULL);
+}
+END_TEST
+
+/* An older copy of the image, put back with its mtime after a kill -9. */
+START_TEST(test_older_image_put_back_after_a_kill_is_noticed)
+{
+	struct core_env env;
+	core_env_init(&env, NR_BLOCKS * CORE_BLOCK);
+	struct era_config config = core_config(&env);
+	core_set_mtime(env.image, -100);
+	struct timespec before = core_mtime(env.image);
+	pid_t pid = core_fork();
+	if (pid == 0) {
+		struct era *era = core_open_with(&config);
+		core_touch(era, 1, 1);
+		let_clock_tick();
+		let_clock_tick(); /* the heartbeat has looked */
+		_exit(0);
+	}
+	core_join(pid);
+	core_put_mtime(env.image, before);
+	core_open_refused(&config, -ESTALE, NULL);
+	before.tv_sec -= 10; /* older than the session's start */
+	core_put_mtime(env.image, before);
+	core_empty_dir(env.run);
+	core_open_refused(&config, -ESTALE, NULL);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("era_open");
@@ -601,6 +691,9 @@ int main(void)
 	tcase_add_test(tcase, test_eras_never_go_back);
 	tcase_add_test(tcase, test_labels);
 	tcase_add_test(tcase, test_session_file_missing_on_the_same_boot);
+	tcase_add_test(tcase, test_write_beside_a_live_instance_is_not_vouched_for);
+	tcase_add_loop_test(tcase, test_write_right_after_a_kill_is_noticed, 0, 2);
+	tcase_add_test(tcase, test_older_image_put_back_after_a_kill_is_noticed);
 	suite_add_tcase(suite, tcase);
 	return core_main(suite);
 }

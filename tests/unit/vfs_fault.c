@@ -10,8 +10,8 @@
 #include <unistd.h>
 
 /* Locks of the -shm, by SQLite's file format (walformat.html, "WAL Locks"). */
-#define LOCK_WRITE 0
-#define LOCK_CHECKPOINT 1
+#define SHM_LOCK_WRITE 0
+#define SHM_LOCK_CHECKPOINT 1
 
 struct range {
 	sqlite3_int64 offset;
@@ -174,10 +174,10 @@ static int file_shm_lock(sqlite3_file *base, int first, int nr, int flags)
 	struct vfs_fault *fault = file->fault;
 	bool watched = file->kind == VFS_DB && nr == 1 && (flags & SQLITE_SHM_EXCLUSIVE);
 
-	if (watched && first == LOCK_WRITE && (flags & SQLITE_SHM_LOCK) && fault->hooks.on_write_lock)
+	if (watched && first == SHM_LOCK_WRITE && (flags & SQLITE_SHM_LOCK) && fault->hooks.on_write_lock)
 		fault->hooks.on_write_lock(fault, fault->hooks.arg);
 	int rc = file->real->pMethods->xShmLock(file->real, first, nr, flags);
-	if (watched && first == LOCK_CHECKPOINT && rc == SQLITE_OK)
+	if (watched && first == SHM_LOCK_CHECKPOINT && rc == SQLITE_OK)
 		atomic_fetch_add(&fault->nr_checkpoints, (flags & SQLITE_SHM_LOCK) ? 1 : -1);
 	return rc;
 }

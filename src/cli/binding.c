@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: MIT */
+#include "binding.h"
+
+#include "base/cleanup.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/fs.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+
+#define BINDING_REMEDY "take a full backup (and mount with -o bypass=mark-all)"
+
+struct binding {
+	void (*finding)(const char *text, void *arg);
+	void *arg;
+	int nr_findings;
+};
+
+__attribute__((format(printf, 2, 3))) static void binding_tell(struct binding *binding, const char *format, ...)
+{
+	char text[PATH_MAX + 512];
+	va_list args;
+	va_start(args, format);
+	vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+	binding->finding(text, binding->arg);
+	binding->nr_findings++;
+}
+
+/* A file needs no permission to read it for this. 0 or -errno. */
+static int binding_stat_image(const char *path, struct stat *ret_stat, uint64_t *ret_size)
+{
+	if (stat(path, ret_stat) < 0)
+		return -errno;
+	*ret_size = (uint64_t)ret_stat->st_size;
+	if (!S_ISBLK(ret_stat->st_mode))
+		return 0;
+	CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	return fd >= 0 && ioctl(fd, BLKGETSIZE64, ret_size) == 0 ? 0 : -errno;
+}
+
+static int binding_check_image(
+	struct binding *binding, const char *image, const struct meta_super *super, bool size_alone, struct err *err)
+{
+	struct stat st;
+	uint64_t size;
+	int r = binding_stat_image(image, &st, &size);
+	if (r < 0)
+		return err_set(err, r, "%s: cannot look at the image: %s", image, strerror(-r));
+	bool is_device = S_ISBLK(st.st_mode);
+	if (is_device != super->image_is_device)
+		binding_tell(binding, "%s: was changed while it was not mounted: it is %s now: " BINDING_REMEDY, image,
+			is_device ? "a block device" : "no block device");
+	if (size != super->image_size)
+		binding_tell(binding,
+			"%s: was changed while it was not mounted: it has %" PRIu64
+			" bytes, its metadata are of %" PRIu64 ": " BINDING_REMEDY
+			", or mount with -o resize if it was only resized",
+			image, size, super->image_size);
+	/* A device has no usable mtime. One that was not stopped in order has written since the mtime on record. */
+	int64_t mtime_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
+	bool modified =
+		super->state == META_CLEAN ? mtime_ns != super->image_mtime_ns : mtime_ns < super->image_mtime_ns;
+	if (!size_alone && !is_device && !super->image_is_device && modified)
+		binding_tell(
+			binding, "%s: was changed while it was not mounted: it was modified: " BINDING_REMEDY, image);
+	return 0;
+}
+
+static int binding_check_witness(
+	struct binding *binding, const char *database, const struct meta_super *super, struct err *err)
+{
+	struct meta_witness witness;
+	int r = meta_witness_read(database, super->uuid, &witness);
+	if (r < 0)
+		return err_set(err, r, "%s.witness: cannot be read: %s", database, strerror(-r));
+	if (witness.commit_counter > super->commit_counter)
+		binding_tell(binding,
+			"%s: lacks commits (it was put back from an older copy, or its -wal was damaged): " BINDING_REMEDY,
+			database);
+	return 0;
+}
+
+int binding_check(const struct target *target, const struct meta_super *super, bool size_alone,
+	void (*finding)(const char *text, void *arg), void *arg, struct err *err)
+{
+	struct binding binding = { .finding = finding, .arg = arg };
+	int r = 0;
+	if (target->image != NULL)
+		r = binding_check_image(&binding, target->image, super, size_alone, err);
+	if (r == 0 && !size_alone)
+		r = binding_check_witness(&binding, target->database, super, err);
+	return r < 0 ? r : binding.nr_findings;
+}
