@@ -121,7 +121,7 @@ END
 
 # What the slower builds run.
 address_tests=(fs-mount fs-stop fs-operations fs-since fs-checkpoint fs-bad_image fs-locks fs-binding fs-reads_go_on)
-thread_tests=(bitmap ctl_server era_race era_interleave fs-checkpoint fs-stop fs-reads_go_on fs-coherence)
+thread_tests=(bitmap ctl_server era_race era_regress era_interleave fs-checkpoint fs-stop fs-reads_go_on fs-coherence)
 memory_tests=(num err fmt options meta_create era_open)
 
 "$top/contrib/deps.sh"

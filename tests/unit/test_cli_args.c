@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <spawn.h>
 #include <stdarg.h>
 #include <string.h>
 #include <sys/inotify.h>
@@ -54,14 +55,15 @@ __attribute__((format(printf, 1, 2))) static int sh(const char *format, ...)
 	vsnprintf(command, sizeof(command), format, args);
 	va_end(args);
 	FILE *out = tmpfile(), *err = tmpfile();
-	pid_t child = fork();
-	if (child == 0) {
-		dup2(fileno(out), STDOUT_FILENO);
-		dup2(fileno(err), STDERR_FILENO);
-		setenv("E", getenv("ERA_CLI"), 1);
-		execl("/bin/sh", "sh", "-c", command, (char *)NULL);
-		_exit(127);
-	}
+	/* Not fork(): the threads of a played instance may hold the allocator's lock at that instant. */
+	char *argv[] = { "sh", "-c", command, NULL };
+	posix_spawn_file_actions_t actions;
+	pid_t child;
+	posix_spawn_file_actions_init(&actions);
+	posix_spawn_file_actions_adddup2(&actions, fileno(out), STDOUT_FILENO);
+	posix_spawn_file_actions_adddup2(&actions, fileno(err), STDERR_FILENO);
+	ck_assert_int_eq(posix_spawn(&child, "/bin/sh", &actions, NULL, argv, environ), 0);
+	posix_spawn_file_actions_destroy(&actions);
 	int status;
 	ck_assert_int_eq(waitpid(child, &status, 0), child);
 	read_back(dup(fileno(out)), out_text);
@@ -835,6 +837,7 @@ END_TEST
 
 int main(void)
 {
+	setenv("E", getenv("ERA_CLI"), 1); /* for the commands of the tests */
 	TCase *tcase = tcase_create("cli_args");
 	tcase_add_unchecked_fixture(tcase, testdir_setup, testdir_teardown);
 	tcase_set_timeout(tcase, 120);
