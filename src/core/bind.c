@@ -10,7 +10,7 @@
  *     clean stop            | not the one recorded at the stop
  *     unclean, this boot    | later than the dead session's own last change of the image, by more than a tick
  *                           | (later than its last heartbeat + 2 s where it died in a write, or where mtimes are
- *                           | of a server's clock); or earlier than the latest that it saw
+ *                           | of a server's clock); or earlier than the last that it saw
  *      .. its file is gone  | later than the last commit + 2 s; or earlier than at the session's start
  *     unclean, another boot | later than the start of this boot; or earlier than at the session's start
  *

@@ -103,8 +103,8 @@ static void session_watch_image(struct session *s)
 		return;
 	if (!session_explains(last, atomic_load(&s->page->start_mtime_ns), mtime_ns))
 		atomic_store(&s->page->foreign_write, 1);
-	if (mtime_ns > atomic_load(&s->page->seen_mtime_ns))
-		atomic_store(&s->page->seen_mtime_ns, mtime_ns);
+	/* The last, not the latest: the clock may be set back. */
+	atomic_store(&s->page->seen_mtime_ns, mtime_ns);
 }
 
 int session_image_is_ours(struct session *s, uint64_t *ret_mtime_ns)

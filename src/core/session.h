@@ -66,7 +66,7 @@ struct session_trace {
 	bool was_writing; /* a request was changing the image when it died */
 	uint64_t changed_ns; /* its last change of the image, 0: none */
 	uint64_t start_mtime_ns; /* the image's mtime when it started */
-	uint64_t seen_mtime_ns; /* the latest that it saw */
+	uint64_t seen_mtime_ns; /* the last that it saw */
 	bool foreign_write; /* it saw one that it cannot explain */
 	bool failed; /* one on this database saw an fsync fail */
 	uint64_t commit_counter; /* the greatest that any session on this database has seen, 0: none */

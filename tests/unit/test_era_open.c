@@ -669,6 +669,28 @@ START_TEST(test_older_image_put_back_after_a_kill_is_noticed)
 }
 END_TEST
 
+/* A clock that is set back takes mtimes with it: that is no older image. */
+START_TEST(test_clock_set_back_under_a_live_instance)
+{
+	struct core_env env;
+	core_env_init(&env, NR_BLOCKS * CORE_BLOCK);
+	struct era_config config = core_config(&env);
+	core_set_mtime(env.image, -100);
+	pid_t pid = core_fork();
+	if (pid == 0) {
+		struct era *era = core_open_with(&config);
+		core_touch(era, 1, 1);
+		let_clock_tick();
+		core_set_mtime(env.image, -50); /* as a write of ours would, by such a clock */
+		let_clock_tick();
+		let_clock_tick(); /* the heartbeat has looked */
+		_exit(0);
+	}
+	core_join(pid);
+	core_close(core_open_with(&config));
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("era_open");
@@ -694,6 +716,7 @@ int main(void)
 	tcase_add_test(tcase, test_write_beside_a_live_instance_is_not_vouched_for);
 	tcase_add_loop_test(tcase, test_write_right_after_a_kill_is_noticed, 0, 2);
 	tcase_add_test(tcase, test_older_image_put_back_after_a_kill_is_noticed);
+	tcase_add_test(tcase, test_clock_set_back_under_a_live_instance);
 	suite_add_tcase(suite, tcase);
 	return core_main(suite);
 }
