@@ -123,6 +123,8 @@ static int switch_commit(struct era *era, uint64_t *ret_era, struct err *err)
 /* The image's data of all eras below new_era is durable: the era may be seen. */
 static int switch_publish(struct era *era, uint64_t new_era, const char *label, struct err *err)
 {
+	struct meta_super committed;
+
 	metalock_urgent(era);
 	int r = era_has_failed(era) ? -EIO : meta_begin(era->meta, META_FULL);
 	if (r == 0) {
@@ -136,10 +138,12 @@ static int switch_publish(struct era *era, uint64_t new_era, const char *label, 
 			r = era_commit(era, "a checkpoint");
 		}
 	}
-	/* Guards against a database that is put back from an older copy: it would give out this number again. */
-	if (r == 0)
-		r = meta_witness_write(era->metadata_path, meta_super(era->meta));
+	committed = *meta_super(era->meta);
 	metalock_release(era);
+	/* Guards against a database that is put back from an older copy: it would give out this number again. No writer waits
+	 * for this fsync; switch_lock keeps those who write the witness apart. */
+	if (r == 0)
+		r = meta_witness_write(era->metadata_path, &committed);
 	return r < 0 ? err_set(err, r, "the checkpoint cannot be recorded in %s: %s", era->metadata_path, strerror(-r))
 		     : 0;
 }

@@ -61,7 +61,7 @@ static int era_new(const struct era_config *config, struct era **ret_era)
 	return 0;
 }
 
-/* Whether recovery will ask for the session file: the database names this session and was not closed in order, or it could
+/* Whether recovery will ask for the session file: the database names it as the last one and was not closed in order, or it could
  * not be told of a failure. */
 static bool session_is_needed(struct era *era)
 {

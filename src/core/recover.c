@@ -138,7 +138,7 @@ int recover_start_era(struct opening *o, struct err *err)
 		if (r < 0)
 			meta_rollback(era->meta);
 		else
-			/* Guards the first write of this session: from here on the database says that it is open, and
+			/* Guards the first write to come: from here on the database says that it is open, and
 			 * by whom. */
 			r = era_commit(era, "a new session");
 	}
@@ -146,7 +146,7 @@ int recover_start_era(struct opening *o, struct err *err)
 		return err_set(
 			err, r, "%s: the new era cannot be recorded: %s", o->config->metadata_path, strerror(-r));
 	const struct meta_super *super = meta_super(era->meta);
-	/* Guards against a database that is put back from a copy of before this session. */
+	/* Guards against a database that is put back from a copy of before this start. */
 	r = meta_witness_write(o->config->metadata_path, super);
 	if (r < 0)
 		return err_set(err, r, "%s.witness: cannot be written: %s", o->config->metadata_path, strerror(-r));
