@@ -61,8 +61,8 @@ static int era_new(const struct era_config *config, struct era **ret_era)
 	return 0;
 }
 
-/* Whether recovery will ask for the session file: the database names it as the last one and was not closed in order, or it could
- * not be told of a failure. */
+/* Whether recovery will ask for the session file: the database names it as its last one and was not closed in order, or
+ * could not be told of a failure. */
 static bool session_is_needed(struct era *era)
 {
 	const struct meta_super *super = era->meta ? meta_super(era->meta) : NULL;
