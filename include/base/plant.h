@@ -11,6 +11,13 @@
  *     no-drain       the switch of eras does not wait for writes in flight
  *     show-early     a checkpoint shows its era before the image's fsync
  *     retry-fsync    a failed fsync is forgotten
+ *     commit-before-join     a freeze commits, and then joins the digest thread
+ *     join-requeued          a freeze waits for the digest's step, not for what it has queued for itself
+ *     late-commit            a freeze commits once more, lazily, after its WAL checkpoint
+ *     checkpoint-unverified  a freeze takes any WAL checkpoint for a whole one
+ *     close-keeps-nothing    a freeze keeps its connection open, and closing one deletes the -wal
+ *     read-before-lock       a thaw trusts what it knew before it had the locks
+ *     fenced-checkpoint      the stop of an instance that gave everything up writes the WAL back
  */
 #ifndef BASE_PLANT_H
 #define BASE_PLANT_H

@@ -9,6 +9,9 @@
  *     {"request": "checkpoint", "label": "x"}      {"ok": true, "era": 7}
  *     {"request": "nonsense"}                      {"ok": false, "exit": 1, "error": "unknown request ..."}
  *
+ * A request may bring one open file along (SCM_RIGHTS, with any byte of its line); more than one, or one before the
+ * reply to an earlier request was read, ends the connection.
+ *
  * A connection that is silent for CTL_IDLE_S between requests is closed, also in the middle of a line. What a
  * connection holds (a closed gate) is let go when it ends, however it ends.
  *
@@ -48,6 +51,8 @@ struct ctl_instance {
 	char socket[PATH_MAX];
 	uint64_t mount_dev; /* st_dev of the mount */
 	uint64_t image_dev, image_ino; /* of the backing image */
+	bool fenced; /* another has taken image and metadata over: this one is found by its mount alone */
+	uint64_t generation; /* of the metadata when it started: who took them over has the greater one */
 };
 
 /* Whether instance can be listed, whatever its ids: 0; -EILSEQ with err where a name is not UTF-8, as JSON must be. */
@@ -63,8 +68,9 @@ int ctl_registry_each(int (*visit)(const struct ctl_instance *instance, void *ar
 
 /*
  * Finds the live instance that target names: its mount point, its mounted file, its image (also by another name of the
- * same inode) or its metadata. 1 found, 0 not live, -errno with err. Looks at names before it touches the path, so that
- * a dead mount is no obstacle.
+ * same inode) or its metadata. Of several that have one image or metadata, as after a takeover, it is the one with the
+ * greatest generation. 1 found, 0 not live, -errno with err. Looks at names before it touches the path, so that a dead
+ * mount is no obstacle.
  */
 int ctl_resolve(const char *target, struct ctl_instance *ret_instance, struct err *err);
 
@@ -83,8 +89,8 @@ int ctl_call(
 	struct ctl_client *client, const json_t *request, unsigned int timeout_s, json_t **ret_reply, struct err *err);
 
 /* The two halves of ctl_call(), for a client of several servers that asks all before it waits for any. Replies come in
- * the order of the requests. */
-int ctl_send(struct ctl_client *client, const json_t *request, struct err *err);
+ * the order of the requests. fd goes along with the request (SCM_RIGHTS); -1: none. */
+int ctl_send(struct ctl_client *client, const json_t *request, int fd, struct err *err);
 int ctl_receive(struct ctl_client *client, unsigned int timeout_s, json_t **ret_reply, struct err *err);
 
 /* --- server --- */
@@ -94,9 +100,10 @@ struct ctl_server;
 struct ctl_handler {
 	/*
 	 * One request of a connection, on that connection's thread. Returns 0 and a new reference to an object in
-	 * *ret_reply ("ok" is added), or -errno with err filled. *state belongs to the connection, NULL at first.
+	 * *ret_reply ("ok" is added), or -errno with err filled. *state belongs to the connection, NULL at first. fd came with
+	 * the request (-1: none did) and is closed after the call.
 	 */
-	int (*handle)(void *arg, void **state, const json_t *request, json_t **ret_reply, struct err *err);
+	int (*handle)(void *arg, void **state, const json_t *request, int fd, json_t **ret_reply, struct err *err);
 	/* The connection ended; lets go of state (NULL when handle left it so). Once a connection, on the same thread,
 	 * after its last handle. */
 	void (*closed)(void *arg, void *state);

@@ -29,11 +29,15 @@ struct era_config {
 	bool create; /* create metadata that is missing */
 	bool mark_all; /* bypass=mark-all: start anew with all blocks marked where opening would be refused */
 	bool resize; /* accept an image that changed size */
+	bool takeover; /* of metadata that a living owner has frozen; else they are refused */
 	uint64_t block_size; /* bytes; 0: what the metadata has, ERA_BLOCK_SIZE_DEFAULT at creation */
 	unsigned int nr_completers; /* threads that finish parked requests, at least 1 */
-	/* Called with one line for a person (metadata created, image recovered ...). May be NULL. */
+	/* Called with one line for a person (metadata created, image recovered, thawed by the deadline ...), on any thread. May
+	 * be NULL. */
 	void (*notice)(const char *text, void *arg);
-	void *notice_arg;
+	/* Called once when the instance has become fenced, on any thread. May be NULL. */
+	void (*fenced)(void *arg);
+	void *notice_arg; /* of both */
 	struct img *
 		image; /* for tests: use this image, already open, instead of opening image_path; era_close closes it */
 };
@@ -46,10 +50,15 @@ int era_open(const struct era_config *config, struct era **ret_era, struct err *
 
 /*
  * Orderly stop: closes the gate, waits for what is in flight, fails what is parked with -EIO, fsyncs the image, joins the
- * digest thread, commits bits, binding and META_CLEAN once, truncates the WAL, drops the locks. Frees era whatever is
- * returned. NULL is fine. No other call may be under way.
+ * digest thread, commits bits, binding and META_CLEAN once, truncates the WAL, drops the locks. Of a frozen or fenced
+ * instance it changes nothing at all: neither metadata nor image are its own. Frees era whatever is returned. NULL is fine.
+ * No other call may be under way.
  */
 int era_close(struct era *era, struct err *err);
+
+/* From now on requests that would have to wait, and those that do, end with -EIO. For the stop of a frozen instance, before
+ * the threads that submit are joined. */
+void era_stop_waiting(struct era *era);
 
 /* The image, for what needs no tracking: img_pread, img_seek, img_stat, img_statvfs. */
 struct img *era_image(struct era *era);
@@ -126,10 +135,11 @@ bool era_cancel(struct era *era, struct era_req *req);
  * after the return is in an era >= N+1; and a copy of the image taken after the return, plus the blocks of since(N+1) taken
  * later, is always the later image, across a power loss too. label (may be NULL) names N+1, in the same commit that makes
  * N+1 visible. begin closes the gate and drains it (bounded: else -ETIMEDOUT, the gate open again); commit or abort opens
- * it. All three on one thread. Others that begin wait, at most ERA_SWITCH_WAIT_S.
+ * it. All three on one thread. Others that begin wait, at most ERA_SWITCH_WAIT_S. clone_fd (-1: none) is made a clone of the
+ * image at the very point of the switch, see img_clone(); where that fails, the era does not end.
  */
 int era_checkpoint_begin(struct era *era, struct err *err);
-int era_checkpoint_commit(struct era *era, const char *label, uint64_t *ret_era, struct err *err);
+int era_checkpoint_commit(struct era *era, const char *label, int clone_fd, uint64_t *ret_era, struct err *err);
 void era_checkpoint_abort(struct era *era);
 
 /* begin and commit. */
@@ -137,18 +147,49 @@ int era_checkpoint(struct era *era, const char *label, uint64_t *ret_era, struct
 
 #define ERA_SWITCH_WAIT_S 30
 
+/*
+ * The freeze ends era N (*ret_era) and gives the image and the metadata up: the gate is closed and stays so, the digest thread
+ * has been joined, the database file is whole without its -wal and does not change, no lock is held. Reads and fsync go on.
+ * era_freeze_prepare() lets the digest work off its backlog and makes sure that no reader's snapshot blocks the WAL, within
+ * bounds, while writers go on (-EBUSY: one does); then era_checkpoint_begin(); then commit. A freeze that fails leaves the
+ * gate open and the instance running, the era ended at most. After timeout_s (0: never) a frozen instance thaws by itself.
+ * Implements what the kernel's fix "dm era: commit metadata in postsuspend after worker stops" does for dm-era.
+ */
+int era_freeze_prepare(struct era *era, struct err *err);
+int era_freeze_commit(struct era *era, unsigned int timeout_s, int clone_fd, uint64_t *ret_era, struct err *err);
+
+/* prepare, begin and commit. */
+int era_freeze(struct era *era, unsigned int timeout_s, uint64_t *ret_era, struct err *err);
+
+/*
+ * Takes the locks, then reads the metadata: only where they and the image are as the freeze left them, era N + 1 (*ret_era)
+ * starts and the gate opens. frozen_era, if not 0, must be the N that the freeze answered. -ENOTSUP not frozen (exit
+ * ERR_EXIT_FAILED), or by another freeze (ERR_EXIT_REFUSED); -EBUSY another holds a lock, the instance stays frozen;
+ * -ESTALE taken over, or the image changed meanwhile.
+ */
+int era_thaw(struct era *era, uint64_t frozen_era, uint64_t *ret_era, struct err *err);
+
 /* Names an era that has been shown (<= the current one; 0 means the current one). *ret_era is the one named. */
 int era_label_set(struct era *era, const char *name, uint64_t label_era, uint64_t *ret_era, struct err *err);
 int era_label_remove(struct era *era, const char *name, struct err *err);
 
+/* See src/core/state.c for the table. */
 enum era_state {
 	ERA_RUNNING,
-	ERA_FAILED, /* an fsync failed: reads work, writes and fsync give -EIO until a restart */
+	ERA_FREEZING, /* the gate is closed for a freeze that is under way */
+	ERA_FROZEN, /* nothing is ours to change; writers wait */
+	ERA_THAWING, /* takes back what the freeze gave up */
+	ERA_FAILED, /* an fsync failed, or the deadline could not thaw: reads work, writes and fsync give -EIO until a restart */
+	ERA_FENCED, /* another instance took over: the same, and nothing is ever ours again */
 };
 
 struct era_status {
 	enum era_state state;
-	char failure[256]; /* why, when failed */
+	char failure[256]; /* why, when failed or fenced */
+	uint64_t frozen_era; /* the era that the freeze ended, when frozen or thawing; else 0 */
+	unsigned int thaw_in_s; /* when frozen with a deadline: seconds until it, at least 1; else 0 */
+	uint64_t auto_thaws; /* thaws by a deadline since the start */
+	char auto_thaw_reason[128]; /* of the last one; "" when there was none */
 	uint8_t uuid[16];
 	uint64_t block_size;
 	uint64_t image_size;
@@ -168,7 +209,7 @@ struct era_status {
 /* Any thread; takes the metadata mutex for a moment. */
 void era_get_status(struct era *era, struct era_status *ret_status);
 
-/* "running", "failed". */
+/* "running", "freezing", "frozen", "thawing", "failed", "fenced". */
 const char *era_state_name(enum era_state state);
 
 #endif

@@ -38,6 +38,11 @@ struct img_ops {
 	int (*set_mtime)(struct img *img, struct timespec mtime);
 	int (*stat)(struct img *img, struct stat *ret_stat);
 	int (*statvfs)(struct img *img, struct statvfs *ret_stat);
+	/* FICLONE of the whole image into fd. 0 or -errno. */
+	int (*clone)(struct img *img, int fd);
+	/* See img_unlock() and img_relock(). */
+	void (*unlock)(struct img *img);
+	int (*relock)(struct img *img, struct err *err);
 	void (*close)(struct img *img);
 };
 
@@ -48,6 +53,9 @@ struct img {
 	bool is_device;
 	bool read_only;
 	bool has_foreign_clock; /* its mtimes are of another clock than this machine's (a network file system, FUSE) */
+	/* What it stands on, beneath all loop devices: a file's st_dev and st_ino, or 0 and a device's st_rdev. The same for
+	 * every name of one image. */
+	uint64_t base_dev, base_ino;
 };
 
 /*
@@ -64,6 +72,19 @@ int img_open(const char *path, bool read_only, struct img **ret_img, struct err 
 
 /* Drops the locks. NULL is fine. */
 void img_close(struct img *img);
+
+/* Drops the locks, of the image and of all that it stands on, and keeps it open: another may lock, open and change it.
+ * Nothing that changes the image may be under way: a device stays claimed until that is done. This and img_relock() are for one
+ * thread at a time, in turns. */
+void img_unlock(struct img *img);
+
+/* Takes the locks again, by the open image and not by its name. 0; -EBUSY with exit ERR_EXIT_REFUSED when another has one;
+ * -errno. After an error none is held. */
+int img_relock(struct img *img, struct err *err);
+
+/* Makes fd, an empty file that is open for writing on the image's own file system, a clone of the image that shares its blocks
+ * (FICLONE, ioctl_ficlonerange(2)). -EOPNOTSUPP, -EXDEV, -EINVAL: the file system or the image cannot; -errno. */
+int img_clone(struct img *img, int fd);
 
 /* Reads at most what lies inside the image; 0 at or beyond its end. */
 ssize_t img_pread(struct img *img, void *buf, size_t len, uint64_t offset);

@@ -30,7 +30,15 @@ enum meta_state {
 	META_CLEAN = 0, /* stopped in order: image_mtime_ns binds the image as it was */
 	META_OPEN = 1, /* an instance writes, or died writing */
 	META_FAILED = 2, /* an fsync of the image or the metadata failed: the image's cache is not to be trusted */
+	META_FROZEN =
+		3, /* a freeze gave it up, whole and with nothing in the -wal; binds the image as META_CLEAN does */
 };
+
+/* Nobody has written since the last commit, so the image's mtime on record is the one that it must have. */
+static inline bool meta_is_at_rest(enum meta_state state)
+{
+	return state == META_CLEAN || state == META_FROZEN;
+}
 
 /* The superblock: one row. All multi-byte values are host integers here; the row carries a checksum over them. */
 struct meta_super {
@@ -58,7 +66,7 @@ struct meta_super {
 	uint64_t committed_at_ns; /* wall clock of the last commit, ns since 1970 */
 
 	bool image_is_device; /* then image_mtime_ns means nothing */
-	int64_t image_mtime_ns; /* clean: at the stop; else at the session's start; after an fsync of the image; ns since 1970 */
+	int64_t image_mtime_ns; /* at rest: at the stop or freeze; else at the session's start; after an fsync of the image; ns since 1970 */
 };
 
 struct meta;
@@ -146,11 +154,12 @@ int meta_resize(struct meta *meta, uint64_t image_size);
 
 enum meta_wal {
 	META_WAL_PASSIVE, /* as much as readers allow, waits for nobody */
+	META_WAL_TRY, /* as META_WAL_TRUNCATE, but waits for nobody */
 	META_WAL_TRUNCATE, /* all of it, the -wal is empty afterwards; waits up to a second for readers */
 };
 
-/* WAL checkpoint, outside a transaction. TRUNCATE returns 0 only when busy was 0 and every frame was written back; -EBUSY
- * when a reader's snapshot is in the way. PASSIVE returns 0 with frames possibly left. */
+/* WAL checkpoint, outside a transaction. TRUNCATE and TRY return 0 only when busy was 0 and every frame was written
+ * back; -EBUSY when a reader's snapshot is in the way. PASSIVE returns 0 with frames possibly left. */
 int meta_wal_checkpoint(struct meta *meta, enum meta_wal mode);
 
 /* Frames in the -wal as of the last commit. */

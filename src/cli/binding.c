@@ -62,10 +62,10 @@ static int binding_check_image(
 			" bytes, its metadata are of %" PRIu64 ": " BINDING_REMEDY
 			", or mount with -o resize if it was only resized",
 			image, size, super->image_size);
-	/* A device has no usable mtime. One that was not stopped in order has written since the mtime on record. */
+	/* A device has no usable mtime. An instance that was not stopped in order has written since the mtime on record. */
 	int64_t mtime_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
 	bool modified =
-		super->state == META_CLEAN ? mtime_ns != super->image_mtime_ns : mtime_ns < super->image_mtime_ns;
+		meta_is_at_rest(super->state) ? mtime_ns != super->image_mtime_ns : mtime_ns < super->image_mtime_ns;
 	if (!size_alone && !is_device && !super->image_is_device && modified)
 		binding_tell(
 			binding, "%s: was changed while it was not mounted: it was modified: " BINDING_REMEDY, image);

@@ -123,7 +123,7 @@ static int since_run(int argc, char **argv, struct err *err)
 	r = target_find(options_operand(argc, argv, 1), &target, err);
 	if (r < 0)
 		return r;
-	r = guard_output(options.output, target, err);
+	r = guard_output(options.output, "-o names the file for the list", target, err);
 	if (r == 0)
 		r = since_ask(target, &point, &since, err);
 	if (r == 0 && options.require_exact && since.conservative != NULL)

@@ -22,8 +22,10 @@ static json_t *status_offline(const struct target *target, const struct meta_sup
 	char uuid[NUM_UUID_TEXT];
 	num_uuid_format(super->uuid, uuid);
 	json_t *status =
-		json_pack("{s:s, s:b, s:s}", "state", "offline", "clean", super->state == META_CLEAN, "uuid", uuid);
+		json_pack("{s:s, s:b, s:s}", "state", "offline", "clean", meta_is_at_rest(super->state), "uuid", uuid);
 	int r = status != NULL ? 0 : -1;
+	if (r == 0 && super->state == META_FROZEN)
+		r = json_object_set_new(status, "frozen", json_true());
 	if (r == 0 && target->image != NULL)
 		r = json_object_set_new(status, "image", json_string(target->image));
 	json_t *rest = json_pack("{s:I, s:b, s:I, s:I, s:I, s:I, s:s}", "image_size", (json_int_t)super->image_size,

@@ -17,6 +17,6 @@ struct command {
 	int (*run)(int argc, char **argv, struct err *err);
 };
 
-extern const struct command cmd_check, cmd_checkpoint, cmd_label, cmd_list, cmd_since, cmd_status;
+extern const struct command cmd_check, cmd_checkpoint, cmd_freeze, cmd_label, cmd_list, cmd_since, cmd_status, cmd_thaw;
 
 #endif

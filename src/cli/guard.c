@@ -98,7 +98,7 @@ static int guard_is_any(const struct guard *guard, const struct target *target, 
 	return r < 0 ? err_set(err, r, "out of memory") : r;
 }
 
-int guard_output(const char *file, const struct target *target, struct err *err)
+int guard_output(const char *file, const char *option, const struct target *target, struct err *err)
 {
 	if (file == NULL || strcmp(file, "-") == 0)
 		return 0;
@@ -112,5 +112,5 @@ int guard_output(const char *file, const struct target *target, struct err *err)
 	if (r <= 0)
 		return r;
 	return err_set_exit(err, ERR_EXIT_USAGE, -EINVAL,
-		"%s: is an image, or belongs to its metadata: -o names the file for the list: name another", file);
+		"%s: is an image, or belongs to its metadata: %s: name another", file, option);
 }

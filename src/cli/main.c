@@ -19,6 +19,8 @@ static const struct command *const commands[] = {
 	&cmd_status,
 	&cmd_list,
 	&cmd_checkpoint,
+	&cmd_freeze,
+	&cmd_thaw,
 	&cmd_since,
 	&cmd_label,
 	&cmd_check,

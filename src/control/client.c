@@ -68,9 +68,9 @@ void ctl_disconnect(struct ctl_client *client)
 	free(client);
 }
 
-int ctl_send(struct ctl_client *client, const json_t *request, struct err *err)
+int ctl_send(struct ctl_client *client, const json_t *request, int fd, struct err *err)
 {
-	int r = line_write(client->reader.fd, request);
+	int r = line_write(client->reader.fd, request, fd);
 	/* A server that is busy or refuses us answers before it was asked, and closes: the reply says why. */
 	if (r == 0 || r == -EPIPE || r == -ECONNRESET)
 		return 0;
@@ -91,7 +91,9 @@ int ctl_receive(struct ctl_client *client, unsigned int timeout_s, json_t **ret_
 {
 	const char *line;
 	size_t len;
-	int r = line_read(&client->reader, timeout_s > 0 ? (int)timeout_s * 1000 : -1, &line, &len);
+	/* No reply brings a file. One that is taken nonetheless could be another user's trap for root: to close a file of a
+	 * FUSE mount may wait for ever. */
+	int r = line_read(&client->reader, timeout_s > 0 ? (int)timeout_s * 1000 : -1, &line, &len, NULL);
 	if (r == -ETIMEDOUT)
 		return err_set(err, r, "%s: no answer within %u s", client->socket, timeout_s);
 	if (r <= 0)
@@ -111,6 +113,6 @@ int ctl_receive(struct ctl_client *client, unsigned int timeout_s, json_t **ret_
 int ctl_call(
 	struct ctl_client *client, const json_t *request, unsigned int timeout_s, json_t **ret_reply, struct err *err)
 {
-	int r = ctl_send(client, request, err);
+	int r = ctl_send(client, request, -1, err);
 	return r < 0 ? r : ctl_receive(client, timeout_s, ret_reply, err);
 }

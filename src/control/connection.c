@@ -27,7 +27,7 @@ static json_t *connection_error(enum err_exit exit, const char *text)
 static int connection_reply_error(int fd, enum err_exit exit, const char *text)
 {
 	json_t *reply = connection_error(exit, text);
-	int r = reply != NULL ? line_write(fd, reply) : -ENOMEM;
+	int r = reply != NULL ? line_write(fd, reply, -1) : -ENOMEM;
 	json_decref(reply);
 	return r;
 }
@@ -40,17 +40,20 @@ void connection_refuse(int fd, enum err_exit exit, const char *text)
 		connection_reply_error(fd, exit, text);
 }
 
-/* Has the request handled and the reply sent. Non-zero ends the connection. */
-static int connection_handle(int fd, const struct ctl_handler *handler, void **state, const json_t *request)
+/* Has the request handled and the reply sent, and closes file. Non-zero ends the connection. */
+static int connection_handle(int fd, const struct ctl_handler *handler, void **state, const json_t *request, int file)
 {
 	struct err err = ERR_INIT;
 	json_t *reply = NULL;
-	int r = handler->handle(handler->arg, state, request, &reply, &err);
+	int r = handler->handle(handler->arg, state, request, file, &reply, &err);
+	/* Before the reply: who has it may unmount what the file is on. */
+	if (file >= 0)
+		close(file);
 	if (r < 0)
 		return connection_reply_error(
 			fd, err.code != 0 ? err.exit : ERR_EXIT_FAILED, err.code != 0 ? err.text : strerror(-r));
 	r = json_object_set_new(reply, "ok", json_true());
-	r = r == 0 ? line_write(fd, reply) : -ENOMEM;
+	r = r == 0 ? line_write(fd, reply, -1) : -ENOMEM;
 	json_decref(reply);
 	if (r == -EMSGSIZE || r == -EILSEQ || r == -ENOMEM)
 		r = connection_reply_error(
@@ -63,17 +66,26 @@ static int connection_step(struct line_reader *reader, const struct ctl_handler 
 {
 	const char *line;
 	size_t len;
-	int r = line_read(reader, CTL_IDLE_S * 1000, &line, &len);
+	int file;
+	int r = line_read(reader, CTL_IDLE_S * 1000, &line, &len, &file);
 	if (r == -EMSGSIZE)
 		connection_reply_error(reader->fd, ERR_EXIT_FAILED, "the request is too long");
+	if (r == -EPROTO)
+		connection_reply_error(reader->fd, ERR_EXIT_FAILED,
+			"a request may bring one open file along, once the reply to the one before was read");
+	if (r == -EMFILE)
+		connection_reply_error(reader->fd, ERR_EXIT_FAILED,
+			"the instance cannot take the open file that came with the request: it has too many open: try again");
 	if (r <= 0)
 		return -ECONNABORTED;
 	json_t *request = line_parse(line, len);
 	if (request == NULL) {
+		if (file >= 0)
+			close(file);
 		connection_reply_error(reader->fd, ERR_EXIT_FAILED, "the request is not a JSON object");
 		return -EBADMSG;
 	}
-	r = connection_handle(reader->fd, handler, state, request);
+	r = connection_handle(reader->fd, handler, state, request, file);
 	json_decref(request);
 	return r;
 }

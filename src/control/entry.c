@@ -22,11 +22,13 @@ json_t *entry_to_json(const struct ctl_instance *instance)
 	/* Some file systems use all 64 bits of an inode number, of which a JSON integer holds 63. */
 	char ino[21];
 	snprintf(ino, sizeof(ino), "%" PRIu64, instance->image_ino);
-	return json_pack("{s:s, s:s, s:I, s:I, s:b, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:s}", "nonce", instance->nonce,
-		"uuid", instance->uuid, "pid", (json_int_t)instance->pid, "pid_start", (json_int_t)instance->pid_start,
-		"read_only", instance->read_only, "image", instance->image, "metadata", instance->metadata,
-		"mountpoint", instance->mountpoint, "file", instance->file, "socket", instance->socket, "mount_dev",
-		(json_int_t)instance->mount_dev, "image_dev", (json_int_t)instance->image_dev, "image_ino", ino);
+	return json_pack("{s:s, s:s, s:I, s:I, s:b, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:s, s:I, s:b}", "nonce",
+		instance->nonce, "uuid", instance->uuid, "pid", (json_int_t)instance->pid, "pid_start",
+		(json_int_t)instance->pid_start, "read_only", instance->read_only, "image", instance->image, "metadata",
+		instance->metadata, "mountpoint", instance->mountpoint, "file", instance->file, "socket",
+		instance->socket, "mount_dev", (json_int_t)instance->mount_dev, "image_dev",
+		(json_int_t)instance->image_dev, "image_ino", ino, "generation", (json_int_t)instance->generation,
+		"fenced", instance->fenced);
 }
 
 static bool entry_take_path(const json_t *json, const char *key, char ret_path[PATH_MAX])
@@ -55,15 +57,18 @@ static bool entry_take_numbers(const json_t *json, struct ctl_instance *ret_inst
 {
 	uint64_t pid;
 	const char *ino = ctl_string(json, "image_ino");
-	const json_t *read_only = json_object_get(json, "read_only");
-	if (ctl_u64(json, "pid", &pid) < 0 || pid == 0 || pid > INT_MAX || !json_is_boolean(read_only))
+	const json_t *read_only = json_object_get(json, "read_only"), *fenced = json_object_get(json, "fenced");
+	if (ctl_u64(json, "pid", &pid) < 0 || pid == 0 || pid > INT_MAX || !json_is_boolean(read_only) ||
+		!json_is_boolean(fenced))
 		return false;
+	ret_instance->fenced = json_is_true(fenced);
 	ret_instance->pid = (pid_t)pid;
 	ret_instance->read_only = json_is_true(read_only);
 	return ctl_u64(json, "pid_start", &ret_instance->pid_start) == 0 &&
 	       ctl_u64(json, "mount_dev", &ret_instance->mount_dev) == 0 &&
 	       ctl_u64(json, "image_dev", &ret_instance->image_dev) == 0 && ino != NULL &&
-	       num_parse_u64(ino, &ret_instance->image_ino) == 0;
+	       num_parse_u64(ino, &ret_instance->image_ino) == 0 &&
+	       ctl_u64(json, "generation", &ret_instance->generation) == 0;
 }
 
 static bool entry_from_json(const json_t *json, struct ctl_instance *ret_instance)

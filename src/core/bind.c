@@ -7,7 +7,7 @@
  *
  *     how it ended          | refused as modified when the image's mtime is
  *     ----------------------+---------------------------------------------------------------------------------
- *     clean stop            | not the one recorded at the stop
+ *     clean stop, frozen    | not the one recorded at the stop or the freeze
  *     unclean, this boot    | later than the dead session's own last change of the image, by more than a tick
  *                           | (later than its last heartbeat + 2 s where it died in a write, or where mtimes are
  *                           | of a server's clock); or earlier than the last that it saw
@@ -25,6 +25,7 @@
 #include <inttypes.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #define BIND_SLACK_NS UINT64_C(2000000000)
 #define BIND_OLDER "is older than when its eraimgfs last saw it (was it put back from a copy?)"
@@ -37,17 +38,55 @@ static int64_t wall_clock_ns(clockid_t clock)
 	return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
+static int bind_refuse_stranger(const struct opening *o, struct err *err)
+{
+	if (!o->trace.stranger_pid)
+		return 0;
+	return err_set_exit(err, ERR_EXIT_REFUSED, -EBUSY,
+		"%s: is frozen by another eraimgfs (process %" PRIu64 "), whose metadata %s is not: see era-cli list",
+		o->config->image_path, o->trace.stranger_pid, o->config->metadata_path);
+}
+
+int bind_check_image(struct opening *o, struct err *err)
+{
+	/* Of no database: whoever lives and has the image is a stranger. */
+	struct session_key key = { .image_dev = o->era->image->base_dev, .image_ino = o->era->image->base_ino };
+
+	int r = run_boot_id(key.boot_id);
+	if (r == 0)
+		r = session_find(o->config->run_dir, &key, geteuid(), &o->trace);
+	if (r < 0)
+		return err_set(err, r, "%s: cannot look for session files: %s", o->config->run_dir, strerror(-r));
+	return bind_refuse_stranger(o, err);
+}
+
+/* We hold both locks: whoever lives and had them has frozen (or is fenced, and has nothing to say). */
+static int bind_check_owner(const struct opening *o, struct err *err)
+{
+	const char *path = o->config->metadata_path;
+
+	if (o->trace.owner_pid && o->found.state != META_FROZEN)
+		return err_set_exit(err, ERR_EXIT_REFUSED, -EBUSY,
+			"%s: these metadata are in use by another eraimgfs (process %" PRIu64 "): see era-cli list",
+			path, o->trace.owner_pid);
+	if (o->trace.owner_pid && !o->config->takeover)
+		return err_set_exit(err, ERR_EXIT_REFUSED, -EBUSY,
+			"%s: these metadata are frozen by another eraimgfs (process %" PRIu64
+			"): let it go on with era-cli thaw, or mount with -o takeover",
+			path, o->trace.owner_pid);
+	return bind_refuse_stranger(o, err);
+}
+
 int bind_find_traces(struct opening *o, struct err *err)
 {
 	const char *path = o->config->metadata_path;
 
 	int r = session_find(o->config->run_dir, &o->old_key, o->owner, &o->trace);
-	if (r == -EBUSY)
-		return err_set_exit(err, ERR_EXIT_REFUSED, r,
-			"%s: these metadata are in use by another eraimgfs (process %" PRIu64 "): see era-cli list",
-			path, o->found.owner_pid);
 	if (r < 0)
 		return err_set(err, r, "%s: cannot look for session files: %s", o->config->run_dir, strerror(-r));
+	r = bind_check_owner(o, err);
+	if (r < 0)
+		return r;
 	r = meta_witness_read(path, o->found.uuid, &o->witness);
 	if (r < 0)
 		return err_set(err, r, "%s.witness: %s", path, strerror(-r));
@@ -80,8 +119,8 @@ static const char *bind_mtime_finding(const struct opening *o, int64_t mtime_ns)
 {
 	if (o->found.state == META_CLEAN && o->found.image_mtime_ns == META_MTIME_UNKNOWN)
 		return "was written to beside its eraimgfs";
-	if (o->found.state == META_CLEAN)
-		return mtime_ns != o->found.image_mtime_ns ? "was modified after eraimgfs stopped" : NULL;
+	if (meta_is_at_rest(o->found.state))
+		return mtime_ns != o->found.image_mtime_ns ? "was modified after eraimgfs stopped or was frozen" : NULL;
 	if (o->trace.foreign_write)
 		return "was written to beside its eraimgfs";
 	if (o->trace.found)

@@ -21,9 +21,6 @@
 #include <string.h>
 #include <time.h>
 
-/* How long writes in flight may keep a checkpoint, and with it all other writes, waiting. */
-#define CHECKPOINT_DRAIN_S 10
-
 static struct timespec deadline_in(clockid_t clock, int seconds)
 {
 	struct timespec until;
@@ -32,42 +29,44 @@ static struct timespec deadline_in(clockid_t clock, int seconds)
 	return until;
 }
 
-static int refuse_unless_running(struct era *era, struct err *err)
+int switch_lock_running(struct era *era, struct err *err)
 {
-	if (era->read_only)
-		return err_set(err, -EROFS, "the image is mounted read-only: its era does not change");
-	if (era_has_failed(era))
+	struct timespec until = deadline_in(CLOCK_REALTIME, ERA_SWITCH_WAIT_S);
+
+	/* Before the lock too: a freeze, or a thaw that waits for its locks, answers for itself. */
+	int r = state_refuse_unless_running(era, err);
+	if (r < 0)
+		return r;
+	if (pthread_mutex_timedlock(&era->switch_lock, &until) != 0)
 		return err_set(
-			err, -EIO, "the instance has failed (%s): unmount and mount again to recover", era->failure);
-	return 0;
+			err, -EBUSY, "another checkpoint has held the image for %d s: try again", ERA_SWITCH_WAIT_S);
+	r = state_refuse_unless_running(era, err);
+	if (r < 0)
+		pthread_mutex_unlock(&era->switch_lock);
+	return r;
 }
 
 int era_checkpoint_begin(struct era *era, struct err *err)
 {
-	int r = refuse_unless_running(era, err);
+	int r = switch_lock_running(era, err);
 	if (r < 0)
 		return r;
-	struct timespec until = deadline_in(CLOCK_REALTIME, ERA_SWITCH_WAIT_S);
-	if (pthread_mutex_timedlock(&era->switch_lock, &until) != 0)
-		return err_set(
-			err, -EBUSY, "another checkpoint has held the image for %d s: try again", ERA_SWITCH_WAIT_S);
 	r = bm_new(era->nr_blocks, &era->next_committed);
 	if (r < 0) {
 		pthread_mutex_unlock(&era->switch_lock);
 		return err_set(err, r, "out of memory");
 	}
-	until = deadline_in(CLOCK_MONOTONIC, CHECKPOINT_DRAIN_S);
+	struct timespec until = deadline_in(CLOCK_MONOTONIC, SWITCH_DRAIN_S);
 	r = gate_close(&era->gate, &until);
 	if (r < 0) {
 		era_checkpoint_abort(era);
 		return err_set(err, r, "writes in flight did not finish within %d s: the backing disk is slow or stuck",
-			CHECKPOINT_DRAIN_S);
+			SWITCH_DRAIN_S);
 	}
 	return 0;
 }
 
-/* Lets writers on, in whatever era it is now. */
-static void switch_open_gate(struct era *era)
+void switch_open_gate(struct era *era)
 {
 	gate_open(&era->gate);
 	request_gate_opened(era);
@@ -79,6 +78,28 @@ void era_checkpoint_abort(struct era *era)
 	bm_free(era->next_committed);
 	era->next_committed = NULL;
 	pthread_mutex_unlock(&era->switch_lock);
+}
+
+int switch_clone(struct era *era, int fd, struct err *err)
+{
+	int r = img_clone(era->image, fd);
+	if (r >= 0)
+		return 0;
+	if (r == -EOPNOTSUPP || r == -EXDEV || r == -EINVAL || r == -ENOTTY)
+		return err_set(err, r,
+			"the image cannot be cloned (%s): that needs a file system with reflinks (xfs, btrfs) that holds both image and clone: without one, freeze and copy, or copy after the checkpoint and add what changed since",
+			strerror(-r));
+	return err_set(err, r, "the image cannot be cloned: %s", strerror(-r));
+}
+
+void switch_planes(struct era *era)
+{
+	struct bm *old = era->committed;
+
+	if (PLANTED(STALE_PLANE))
+		return;
+	era->committed = era->next_committed;
+	era->next_committed = old;
 }
 
 /* Inside the transaction of the switch. */
@@ -98,7 +119,7 @@ static int switch_commit(struct era *era, uint64_t *ret_era, struct err *err)
 	struct marks carried = { 0 };
 
 	metalock_urgent(era);
-	int r = era_has_failed(era) ? -EIO : meta_begin(era->meta, META_FULL);
+	int r = era_is_dead(era) ? -EIO : meta_begin(era->meta, META_FULL);
 	if (r == 0) {
 		r = switch_fill(era, &carried, ret_era);
 		if (r < 0)
@@ -107,13 +128,10 @@ static int switch_commit(struct era *era, uint64_t *ret_era, struct err *err)
 			/* Guards against a crash that finds writes of the new era recorded in the old one. */
 			r = era_commit(era, "a new era");
 	}
-	if (r == 0 && !PLANTED(STALE_PLANE)) {
-		struct bm *old = era->committed;
-		era->committed = era->next_committed;
-		era->next_committed = old;
-	}
-	if (r == 0)
+	if (r == 0) {
+		switch_planes(era);
 		commit_publish(era, &carried); /* who is left out, for want of memory, commits again */
+	}
 	metalock_release(era);
 	free(carried.list);
 	return r < 0 ? err_set(err, r, "the new era cannot be recorded in %s: %s", era->metadata_path, strerror(-r))
@@ -126,7 +144,7 @@ static int switch_publish(struct era *era, uint64_t new_era, const char *label, 
 	struct meta_super committed;
 
 	metalock_urgent(era);
-	int r = era_has_failed(era) ? -EIO : meta_begin(era->meta, META_FULL);
+	int r = era_is_dead(era) ? -EIO : meta_begin(era->meta, META_FULL);
 	if (r == 0) {
 		meta_pending(era->meta)->durable_era = new_era;
 		if (label)
@@ -157,11 +175,13 @@ static int refuse_bad_label(const char *name, struct err *err)
 		META_LABEL_MAX);
 }
 
-int era_checkpoint_commit(struct era *era, const char *label, uint64_t *ret_era, struct err *err)
+int era_checkpoint_commit(struct era *era, const char *label, int clone_fd, uint64_t *ret_era, struct err *err)
 {
 	uint64_t new_era = 0;
 
 	int r = label ? refuse_bad_label(label, err) : 0;
+	if (r == 0 && clone_fd >= 0)
+		r = switch_clone(era, clone_fd, err);
 	if (r == 0)
 		r = switch_commit(era, &new_era, err);
 	switch_open_gate(era);
@@ -189,19 +209,22 @@ int era_checkpoint(struct era *era, const char *label, uint64_t *ret_era, struct
 	int r = label ? refuse_bad_label(label, err) : 0;
 	if (r == 0)
 		r = era_checkpoint_begin(era, err);
-	return r < 0 ? r : era_checkpoint_commit(era, label, ret_era, err);
+	return r < 0 ? r : era_checkpoint_commit(era, label, -1, ret_era, err);
 }
 
 /* Sets (label_era > 0 or 0 for now) or removes (label_era NULL) a label, in one commit. */
 static int label_change(struct era *era, const char *name, uint64_t *label_era, struct err *err)
 {
-	int r = refuse_unless_running(era, err);
-	if (r == 0)
-		r = refuse_bad_label(name, err);
+	int r = refuse_bad_label(name, err);
 	if (r < 0)
 		return r;
 
 	metalock_urgent(era);
+	r = state_refuse_unless_running(era, err);
+	if (r < 0) {
+		metalock_release(era);
+		return r;
+	}
 	uint64_t newest = meta_super(era->meta)->durable_era;
 	if (label_era && *label_era > newest) {
 		metalock_release(era);

@@ -197,8 +197,15 @@ void *commit_thread(void *arg)
 			uint64_t nr;
 			marks.nr = 0;
 			metalock_urgent(era);
+			/* A checkpoint carries over what waits, and not what is in our hands; a freeze has made, or is about to
+			 * make, its last commit. */
+			if (gate_is_closed(&era->gate)) {
+				metalock_release(era);
+				request_give_back(era, &rest);
+				break;
+			}
 			int r = commit_collect(era, &rest, &group, &nr, &marks);
-			if (era_has_failed(era))
+			if (era_is_dead(era))
 				r = -EIO;
 			if (r == 0 && marks.nr > 0) {
 				r = marks_commit(&marks, era);

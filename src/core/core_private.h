@@ -28,24 +28,31 @@ struct era_list {
 struct era {
 	/* Fixed while open. */
 	struct img *image;
-	struct meta *meta; /* NULL when read only; its calls and its superblock: meta_lock */
+	/* NULL when read only, frozen or fenced; it, its calls and its superblock: meta_lock */
+	struct meta *meta;
+	struct meta_super
+		at_rest; /* the superblock as found (read only) or left (frozen) where meta is NULL; meta_lock */
 	struct session *session;
 	char *metadata_path;
 	char *run_dir;
-	int database_lock; /* descriptor, -1 when read only */
+	int database_lock; /* descriptor; -1 when read only, frozen or fenced; switch_lock */
 	uint8_t nonce[16];
 	uint64_t block_size;
 	uint64_t nr_blocks;
 	bool read_only;
-	struct meta_super read_only_super; /* when read only: as found */
+	void (*notice)(const char *text, void *arg); /* as in struct era_config */
+	void (*fenced)(void *arg);
+	void *notice_arg;
+
+	/* --- the state (state.c) --- */
+	_Atomic int state; /* enum era_state; changed by state_change(), under meta_lock */
+	char failure[256]; /* under meta_lock; written once, before the state is failed or fenced */
 
 	/* --- the write path --- */
 	struct gate gate;
 	/* Blocks whose mark in the current era is durable. Read inside the gate or under meta_lock; bits are set under
 	 * meta_lock, after the COMMIT; replaced at the switch of eras, with the gate closed and under meta_lock. */
 	struct bm *committed;
-	_Atomic bool failed;
-	char failure[256]; /* under meta_lock; written once, before failed is set */
 
 	/* --- requests that wait --- */
 	pthread_mutex_t park_lock;
@@ -72,8 +79,15 @@ struct era {
 	bool flush_runs;
 
 	/* --- the switch of eras --- */
-	pthread_mutex_t switch_lock; /* checkpoint begin..commit */
+	pthread_mutex_t switch_lock; /* checkpoint begin..commit, freeze, thaw */
 	struct bm *next_committed; /* made in begin, used in commit; under switch_lock */
+
+	/* --- the freeze (freeze.c, thaw.c, watch.c); under meta_lock --- */
+	uint64_t frozen_era; /* what the freeze that holds has ended; 0 when none does */
+	int64_t thaw_at_ms; /* its deadline, CLOCK_MONOTONIC; 0: none */
+	unsigned int freeze_timeout_s;
+	uint64_t auto_thaws;
+	char auto_thaw_reason[128];
 
 	/* --- threads --- */
 	pthread_t committer;
@@ -86,10 +100,18 @@ struct era {
 	bool digester_runs;
 	pthread_mutex_t digest_lock;
 	pthread_cond_t digest_wanted;
+	pthread_cond_t digest_idle; /* under digest_lock: neither kicked nor busy */
 	bool digest_kicked; /* under digest_lock */
+	bool digest_busy; /* under digest_lock */
 	bool digest_stop; /* under digest_lock */
 	uint64_t digested_below; /* nothing is left below this era; under meta_lock */
 	unsigned int wal_written_back; /* WAL frames at the last write-back; under meta_lock */
+	pthread_t watcher;
+	bool watcher_runs;
+	pthread_mutex_t watch_lock;
+	pthread_cond_t watch_wanted; /* under watch_lock */
+	bool watch_kicked; /* under watch_lock */
+	bool watch_stop; /* under watch_lock */
 
 	/* Counters for status; relaxed. */
 	_Atomic uint64_t nr_commits;
@@ -106,6 +128,7 @@ void request_gate_opened(struct era *era);
 /* The committer's hands: takes parked requests (claimed), and gives them back to the completers or ends them. */
 bool request_take_parked(struct era *era, struct era_list *ret_batch); /* waits; false: stopping */
 void request_give_ready(struct era *era, struct era_list *batch);
+void request_give_back(struct era *era, struct era_list *batch); /* the gate was closed meanwhile: they wait on */
 void request_end_all(struct era *era, struct era_list *batch, int error);
 /* Visits what waits, the longest first, until visit returns non-zero. Not what is claimed. */
 void request_each_waiting(struct era *era, int (*visit)(const struct era_req *req, void *arg), void *arg);
@@ -135,10 +158,39 @@ void *commit_thread(void *era);
 /* Marks blocks [begin, end) in era's writeset. Inside a transaction, under meta_lock. */
 int commit_mark_range(struct meta *meta, uint64_t era_nr, uint64_t begin, uint64_t end);
 
+/* checkpoint.c */
+#define SWITCH_DRAIN_S 10 /* how long writes in flight may keep a switch, and with it all other writes, waiting */
+/* Takes switch_lock in a state that may begin a switch of eras; waits at most ERA_SWITCH_WAIT_S. */
+int switch_lock_running(struct era *era, struct err *err);
+/* Lets writers on, in whatever era and state it is now. */
+void switch_open_gate(struct era *era);
+/* The gate is closed: makes fd a clone of the image. */
+int switch_clone(struct era *era, int fd, struct err *err);
+/* After the COMMIT of a new era, under meta_lock, the gate closed: next_committed is its plane. */
+void switch_planes(struct era *era);
+
+/* open.c: the image's mtime by which it will be known, see there. */
+int settle_mtime(struct era *era, int64_t *ret_mtime_ns);
+
+/* state.c */
+void state_change(struct era *era, enum era_state to); /* under meta_lock */
+int state_refuse_unless_running(struct era *era, struct err *err); /* any thread */
+
+/* thaw.c */
+int thaw_now(struct era *era, struct err *err); /* under switch_lock, frozen */
+void thaw_poll(struct era *era); /* under switch_lock: fences the instance when another has taken over */
+
+/* watch.c: the thread that thaws at the deadline and looks for a takeover while frozen. */
+int watch_start(struct era *era);
+void watch_stop(struct era *era); /* joins it */
+void watch_kick(struct era *era); /* frozen_era or thaw_at_ms have changed */
+int64_t watch_now_ms(void);
+
 /* digest.c */
-int digest_start(struct era *era);
+int digest_start(struct era *era); /* waits for its first kick */
 void digest_stop(struct era *era); /* joins it */
 void digest_kick(struct era *era);
+void digest_work_off(struct era *era, unsigned int limit_s); /* waits until nothing is left, or for so long */
 bool digest_wal_is_due(struct era *era); /* under meta_lock */
 
 /* metalock.c */
@@ -146,7 +198,8 @@ void metalock_urgent(struct era *era);
 void metalock_digest(struct era *era);
 void metalock_release(struct era *era);
 
-/* fail.c: the state that no write leaves. The second is for who holds meta_lock. */
+/* fail.c: the state that no write leaves. No change where the state is failed or fenced already. The second is for who holds
+ * meta_lock. */
 void era_fail(struct era *era, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void era_fail_locked(struct era *era, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
@@ -158,9 +211,15 @@ int era_commit(struct era *era, const char *what);
  * switch_lock. */
 int era_flush_image(struct era *era);
 
-static inline bool era_has_failed(struct era *era)
+static inline enum era_state state_now(struct era *era)
 {
-	return atomic_load_explicit(&era->failed, memory_order_acquire);
+	return (enum era_state)atomic_load_explicit(&era->state, memory_order_acquire);
+}
+
+/* Failed or fenced: no write will succeed any more. */
+static inline bool era_is_dead(struct era *era)
+{
+	return state_now(era) >= ERA_FAILED;
 }
 
 /* open.c's hands, in bind.c and recover.c */
@@ -179,8 +238,11 @@ struct opening {
 	bool resized; /* -o resize is needed and allowed */
 };
 
-/* Looks for what the database's sessions have left: session files and the witness. 0, or -EBUSY: the owner lives. */
+/* Looks for what the database's sessions have left: session files and the witness. 0; -EBUSY: the owner lives, and has not
+ * frozen them, or this is no takeover. */
 int bind_find_traces(struct opening *o, struct err *err);
+/* Before metadata are made: 0; -EBUSY: another instance, that lives, has frozen the image. */
+int bind_check_image(struct opening *o, struct err *err);
 /* At most BM_MAX_BITS blocks. */
 int bind_check_blocks(const struct era_config *config, uint64_t image_size, uint64_t block_size, struct err *err);
 /* Is this the image of these metadata, as they left it? 0, also with forget or resized set, or a refusal. */
@@ -191,7 +253,7 @@ int recover_image(struct opening *o, struct err *err);
 int recover_start_era(struct opening *o, struct err *err);
 
 /* era.c: a line for a person, where somebody listens. */
-void core_notice(const struct era_config *config, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void core_notice(struct era *era, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* lockfile.c: DATABASE.lock */
 int lockfile_take(const char *database, int *ret_fd, struct err *err);

@@ -41,7 +41,7 @@ static int64_t now_ns(void)
  * attempt costs an fsync for nothing. */
 bool digest_wal_is_due(struct era *era)
 {
-	unsigned int frames = meta_wal_frames(era->meta);
+	unsigned int frames = era->meta ? meta_wal_frames(era->meta) : 0;
 	if (frames < era->wal_written_back)
 		era->wal_written_back = 0;
 	return frames > era->wal_written_back + DIGEST_WAL_FRAMES;
@@ -92,7 +92,8 @@ static void write_wal_back(struct era *era)
 static int digest_turn(struct era *era, unsigned int *nr_rows)
 {
 	metalock_digest(era);
-	if (era_has_failed(era)) {
+	/* Dead; or in a thaw that is not finished, which a stray kick has come into. */
+	if (state_now(era) > ERA_FREEZING) {
 		metalock_release(era);
 		return 0;
 	}
@@ -119,6 +120,10 @@ static bool digest_wait(struct era *era, int r)
 	clock_gettime(CLOCK_MONOTONIC, &until);
 	until.tv_sec += DIGEST_RETRY_S;
 	pthread_mutex_lock(&era->digest_lock);
+	if (r <= 0) {
+		era->digest_busy = false;
+		pthread_cond_broadcast(&era->digest_idle);
+	}
 	while (!era->digest_stop && !era->digest_kicked && r <= 0) {
 		if (r == 0)
 			pthread_cond_wait(&era->digest_wanted, &era->digest_lock);
@@ -127,6 +132,9 @@ static bool digest_wait(struct era *era, int r)
 	}
 	era->digest_kicked = false;
 	bool go_on = !era->digest_stop;
+	era->digest_busy = go_on;
+	if (!go_on)
+		pthread_cond_broadcast(&era->digest_idle);
 	pthread_mutex_unlock(&era->digest_lock);
 	return go_on;
 }
@@ -135,7 +143,7 @@ static void *digest_thread(void *arg)
 {
 	struct era *era = arg;
 	unsigned int nr_rows = DIGEST_ROWS_FIRST;
-	int r = 1;
+	int r = 0;
 
 	while (digest_wait(era, r))
 		r = digest_turn(era, &nr_rows);
@@ -144,7 +152,10 @@ static void *digest_thread(void *arg)
 
 int digest_start(struct era *era)
 {
-	era->digest_stop = false;
+	/* A kick may come from anybody, also of before a freeze. */
+	pthread_mutex_lock(&era->digest_lock);
+	era->digest_stop = era->digest_kicked = era->digest_busy = false;
+	pthread_mutex_unlock(&era->digest_lock);
 	int r = -pthread_create(&era->digester, NULL, digest_thread, era);
 	era->digester_runs = r == 0;
 	return r;
@@ -167,5 +178,18 @@ void digest_kick(struct era *era)
 	pthread_mutex_lock(&era->digest_lock);
 	era->digest_kicked = true;
 	pthread_cond_signal(&era->digest_wanted);
+	pthread_mutex_unlock(&era->digest_lock);
+}
+
+void digest_work_off(struct era *era, unsigned int limit_s)
+{
+	struct timespec until;
+	int r = 0;
+
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += limit_s;
+	pthread_mutex_lock(&era->digest_lock);
+	while ((era->digest_kicked || era->digest_busy) && !era->digest_stop && r == 0)
+		r = pthread_cond_timedwait(&era->digest_idle, &era->digest_lock, &until);
 	pthread_mutex_unlock(&era->digest_lock);
 }

@@ -7,27 +7,22 @@
 #include <stdio.h>
 #include <string.h>
 
-void core_notice(const struct era_config *config, const char *format, ...)
+void core_notice(struct era *era, const char *format, ...)
 {
-	char text[PATH_MAX + 256];
+	char text[PATH_MAX + 512];
 	va_list args;
 
-	if (!config->notice)
+	if (!era->notice)
 		return;
 	va_start(args, format);
 	vsnprintf(text, sizeof(text), format, args);
 	va_end(args);
-	config->notice(text, config->notice_arg);
+	era->notice(text, era->notice_arg);
 }
 
 struct img *era_image(struct era *era)
 {
 	return era->image;
-}
-
-const char *era_state_name(enum era_state state)
-{
-	return state == ERA_FAILED ? "failed" : "running";
 }
 
 void era_get_status(struct era *era, struct era_status *ret_status)
@@ -36,8 +31,8 @@ void era_get_status(struct era *era, struct era_status *ret_status)
 
 	memset(s, 0, sizeof(*s));
 	metalock_urgent(era);
-	const struct meta_super *super = era->meta ? meta_super(era->meta) : &era->read_only_super;
-	s->state = era_has_failed(era) ? ERA_FAILED : ERA_RUNNING;
+	const struct meta_super *super = era->meta ? meta_super(era->meta) : &era->at_rest;
+	s->state = state_now(era);
 	snprintf(s->failure, sizeof(s->failure), "%s", era->failure);
 	memcpy(s->uuid, super->uuid, sizeof(s->uuid));
 	s->block_size = super->block_size;
@@ -46,6 +41,13 @@ void era_get_status(struct era *era, struct era_status *ret_status)
 	s->current_era = super->durable_era;
 	s->generation = super->generation;
 	s->wal_frames = era->meta ? meta_wal_frames(era->meta) : 0;
+	s->frozen_era = era->frozen_era;
+	if (era->thaw_at_ms > 0) {
+		int64_t left_ms = era->thaw_at_ms - watch_now_ms();
+		s->thaw_in_s = left_ms > 0 ? (unsigned int)((left_ms + 999) / 1000) : 1;
+	}
+	s->auto_thaws = era->auto_thaws;
+	snprintf(s->auto_thaw_reason, sizeof(s->auto_thaw_reason), "%s", era->auto_thaw_reason);
 	metalock_release(era);
 
 	s->read_only = era->read_only;

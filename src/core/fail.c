@@ -16,12 +16,17 @@
 
 static void __attribute__((format(printf, 2, 0))) fail_now(struct era *era, const char *format, va_list args)
 {
-	if (era_has_failed(era))
+	if (era_is_dead(era))
 		return;
 	vsnprintf(era->failure, sizeof(era->failure), format, args);
-	if (era->session)
+	/* What a freeze has given up is whole and durable: there is nothing to recover from. */
+	if (era->session && era->meta)
 		session_set_failed(era->session);
-	atomic_store_explicit(&era->failed, true, memory_order_release);
+	bool was_frozen = state_now(era) == ERA_FROZEN;
+	state_change(era, ERA_FAILED);
+	/* Nobody will thaw it any more. */
+	if (was_frozen)
+		switch_open_gate(era);
 
 	/* For a recovery on another boot, or without the session file. It is tried once; where it fails, the database
 	 * is unclean all the same. */

@@ -15,8 +15,12 @@
 
 int era_flush_image(struct era *era)
 {
+	enum era_state state = state_now(era);
 	int r = 0;
 
+	/* The freeze has flushed all that was written, and the image may be another's now. */
+	if (state == ERA_FROZEN || state == ERA_THAWING)
+		return 0;
 	pthread_mutex_lock(&era->flush_lock);
 	uint64_t mine = ++era->flushes_asked;
 	while (era->flushes_done < mine) {
@@ -27,7 +31,7 @@ int era_flush_image(struct era *era)
 		uint64_t covered = era->flushes_asked;
 		era->flush_runs = true;
 		pthread_mutex_unlock(&era->flush_lock);
-		if (!era_has_failed(era))
+		if (!era_is_dead(era))
 			r = img_flush(era->image);
 		if (r < 0 && !PLANTED(RETRY_FSYNC))
 			era_fail(era, "fsync of the image failed (%s)", strerror(-r));
@@ -37,5 +41,5 @@ int era_flush_image(struct era *era)
 		pthread_cond_broadcast(&era->flush_over);
 	}
 	pthread_mutex_unlock(&era->flush_lock);
-	return r < 0 || era_has_failed(era) ? -EIO : 0;
+	return r < 0 || era_is_dead(era) ? -EIO : 0;
 }

@@ -10,6 +10,7 @@
 
 #include "base/io.h"
 #include "base/num.h"
+#include "base/plant.h"
 #include "base/run.h"
 
 #include <errno.h>
@@ -32,12 +33,16 @@ static int era_new(const struct era_config *config, struct era **ret_era)
 	memset(era, 0, sizeof(*era));
 	era->database_lock = -1;
 	era->read_only = config->read_only;
+	era->notice = config->notice;
+	era->fenced = config->fenced;
+	era->notice_arg = config->notice_arg;
 	era->image = config->image;
 	pthread_mutex_init(&era->park_lock, NULL);
 	pthread_mutex_init(&era->meta_lock, NULL);
 	pthread_mutex_init(&era->switch_lock, NULL);
 	pthread_mutex_init(&era->digest_lock, NULL);
 	pthread_mutex_init(&era->flush_lock, NULL);
+	pthread_mutex_init(&era->watch_lock, NULL);
 	pthread_cond_init(&era->flush_over, NULL);
 	pthread_cond_init(&era->commit_wanted, NULL);
 	pthread_cond_init(&era->finish_wanted, NULL);
@@ -47,6 +52,8 @@ static int era_new(const struct era_config *config, struct era **ret_era)
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
 	pthread_cond_init(&era->meta_turn, &monotonic);
 	pthread_cond_init(&era->digest_wanted, &monotonic);
+	pthread_cond_init(&era->digest_idle, &monotonic);
+	pthread_cond_init(&era->watch_wanted, &monotonic);
 	pthread_condattr_destroy(&monotonic);
 	int r = gate_init(&era->gate);
 	if (r < 0) {
@@ -66,8 +73,8 @@ static int era_new(const struct era_config *config, struct era **ret_era)
 static bool session_is_needed(struct era *era)
 {
 	const struct meta_super *super = era->meta ? meta_super(era->meta) : NULL;
-	return era_has_failed(era) ||
-	       (super && super->state != META_CLEAN && memcmp(super->nonce, era->nonce, sizeof(super->nonce)) == 0);
+	return super && (era_is_dead(era) || (super->state != META_CLEAN &&
+						     memcmp(super->nonce, era->nonce, sizeof(super->nonce)) == 0));
 }
 
 /* What is left once the threads are gone, in any state of opening. Drops the locks last. */
@@ -80,6 +87,8 @@ static void era_free(struct era *era)
 	img_close(era->image);
 	bm_free(era->committed);
 	gate_clear(&era->gate);
+	pthread_cond_destroy(&era->watch_wanted);
+	pthread_cond_destroy(&era->digest_idle);
 	pthread_cond_destroy(&era->digest_wanted);
 	pthread_cond_destroy(&era->meta_turn);
 	pthread_cond_destroy(&era->room);
@@ -87,6 +96,7 @@ static void era_free(struct era *era)
 	pthread_cond_destroy(&era->finish_wanted);
 	pthread_cond_destroy(&era->commit_wanted);
 	pthread_cond_destroy(&era->flush_over);
+	pthread_mutex_destroy(&era->watch_lock);
 	pthread_mutex_destroy(&era->flush_lock);
 	pthread_mutex_destroy(&era->digest_lock);
 	pthread_mutex_destroy(&era->switch_lock);
@@ -133,7 +143,7 @@ static int create_metadata(struct opening *o, uint64_t salvaged_era, struct err 
 	r = meta_create(config->metadata_path, &super, err);
 	if (r < 0)
 		return r;
-	core_notice(config, "created the metadata %s", config->metadata_path);
+	core_notice(o->era, "created the metadata %s", config->metadata_path);
 	return meta_open(config->metadata_path, &o->era->meta, err);
 }
 
@@ -148,7 +158,7 @@ static int replace_damaged(struct opening *o, struct err *err)
 	int r = meta_set_aside(o->config->metadata_path, &aside, err);
 	if (r < 0)
 		return r;
-	core_notice(o->config, "the metadata cannot be used and were moved to %s", aside);
+	core_notice(o->era, "the metadata cannot be used and were moved to %s", aside);
 	free(aside);
 	return create_metadata(o, salvaged_era, err);
 }
@@ -177,10 +187,14 @@ static int open_metadata(struct opening *o, struct err *err)
 	if (r < 0)
 		return r;
 	r = meta_open(config->metadata_path, &era->meta, err);
-	if (r == -ENOENT && config->create) {
-		r = create_metadata(o, 0, err);
-	} else if (config->mark_all && (r == -EUCLEAN || (r == -EMEDIUMTYPE && is_ours(config->metadata_path)))) {
-		r = replace_damaged(o, err);
+	bool makes = r == -ENOENT && config->create;
+	bool replaces = config->mark_all && (r == -EUCLEAN || (r == -EMEDIUMTYPE && is_ours(config->metadata_path)));
+	if (makes || replaces) {
+		/* A refusal that comes later would leave what was made behind. */
+		r = bind_check_image(o, err);
+		if (r < 0)
+			return r;
+		r = makes ? create_metadata(o, 0, err) : replace_damaged(o, err);
 	}
 	if (r == -ENOENT)
 		return refuse_missing(config, err);
@@ -237,6 +251,8 @@ static int bind_and_recover(struct opening *o, struct err *err)
 	o->owner = st.st_uid;
 	o->old_key.database_dev = st.st_dev;
 	o->old_key.database_ino = st.st_ino;
+	o->old_key.image_dev = o->era->image->base_dev;
+	o->old_key.image_ino = o->era->image->base_ino;
 	/* stat() does not touch SQLite's locks; open() and close() would. */
 	r = bind_find_traces(o, err);
 	if (r == 0)
@@ -265,6 +281,10 @@ static int start_threads(struct era *era, unsigned int nr_completers, struct err
 		r = request_threads_start(era, nr_completers);
 	if (r == 0)
 		r = digest_start(era);
+	if (r == 0) {
+		digest_kick(era);
+		r = watch_start(era);
+	}
 	return r < 0 ? err_set(err, r, "cannot start the threads: %s", strerror(-r)) : 0;
 }
 
@@ -293,7 +313,7 @@ int era_open(const struct era_config *config, struct era **ret_era, struct err *
 	if (r < 0)
 		goto fail;
 	if (config->read_only) {
-		era->read_only_super = o.found;
+		era->at_rest = o.found;
 		era->block_size = o.found.block_size;
 		era->nr_blocks = o.found.nr_blocks;
 	} else {
@@ -302,6 +322,7 @@ int era_open(const struct era_config *config, struct era **ret_era, struct err *
 			gate_close(&era->gate, NULL);
 			request_threads_stop(era);
 			digest_stop(era);
+			watch_stop(era);
 			goto fail;
 		}
 	}
@@ -317,7 +338,7 @@ fail:
  * The mtime by which the image will be known: one of our own making, or none. Where the file system keeps whole seconds, a
  * write from outside in the very second of our last one would not show: there it is put back, out of reach of the clock.
  */
-static int settle_mtime(struct era *era, int64_t *ret_mtime_ns)
+int settle_mtime(struct era *era, int64_t *ret_mtime_ns)
 {
 	struct img *image = era->image;
 	uint64_t mtime_ns;
@@ -365,6 +386,17 @@ static int close_commit(struct era *era, struct err *err)
 	return 0;
 }
 
+/* A planted bug: an instance that has given everything up tidies up all the same. */
+static void close_plant_checkpoint(struct era *era)
+{
+	struct meta *meta;
+
+	if (meta_open(era->metadata_path, &meta, NULL) == 0) {
+		meta_wal_checkpoint(meta, META_WAL_TRUNCATE);
+		meta_close(meta);
+	}
+}
+
 int era_close(struct era *era, struct err *err)
 {
 	int r = 0;
@@ -375,15 +407,20 @@ int era_close(struct era *era, struct err *err)
 		era_free(era);
 		return 0;
 	}
+	/* First, so that no thaw comes in between. */
+	watch_stop(era);
 	gate_close(&era->gate, NULL);
 	request_threads_stop(era);
 	digest_stop(era);
 	/* Guards the data of the last era: the mark "clean" says that it is durable. */
-	era_flush_image(era);
-	if (era_has_failed(era))
+	if (era->meta)
+		era_flush_image(era);
+	if (state_now(era) == ERA_FAILED)
 		r = err_set(err, -EIO, "the instance has failed (%s): the next mount recovers", era->failure);
-	else
+	else if (era->meta)
 		r = close_commit(era, err);
+	else if (PLANTED(FENCED_CHECKPOINT))
+		close_plant_checkpoint(era);
 	era_free(era);
 	return r;
 }

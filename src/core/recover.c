@@ -49,9 +49,9 @@ int recover_image(struct opening *o, struct err *err)
 	bool failed = had_failed(o);
 	int r = 0;
 
-	if (o->found.state != META_CLEAN)
-		core_notice(o->config, "%s: the last instance did not stop in order: recovering%s",
-			o->config->metadata_path, failed ? " from a failed fsync" : "");
+	if (!meta_is_at_rest(o->found.state))
+		core_notice(era, "%s: the last instance did not stop in order: recovering%s", o->config->metadata_path,
+			failed ? " from a failed fsync" : "");
 	if (failed) {
 		r = img_drop_cache(era->image);
 		if (r < 0)
@@ -109,7 +109,12 @@ static int fill_transaction(struct opening *o)
 	/* Above all that anybody has seen. */
 	newest = o->trace.era > newest ? o->trace.era : newest;
 	newest = o->witness.era > newest ? o->witness.era : newest;
-	super->current_era = newest + 1;
+	/* A freeze has shown its new era, and nobody has written in it: it starts here as it would by a thaw. */
+	bool was_frozen = o->found.state == META_FROZEN && newest == super->current_era && !had_failed(o);
+	super->current_era = was_frozen && !o->forget ? newest : newest + 1;
+	/* Whoever froze it and thinks it can thaw sees that it is too late. */
+	if (o->found.state == META_FROZEN)
+		super->generation++;
 	if (o->replaced)
 		super->floor_era = super->current_era;
 	if (o->forget)
@@ -151,12 +156,15 @@ int recover_start_era(struct opening *o, struct err *err)
 	if (r < 0)
 		return err_set(err, r, "%s.witness: cannot be written: %s", o->config->metadata_path, strerror(-r));
 	if (o->forget || o->replaced)
-		core_notice(o->config,
+		core_notice(era,
 			"%s: started anew: every block counts as changed in era %" PRIu64
 			", old cursors are void: take a full backup",
 			o->config->metadata_path, super->current_era);
+	if (o->trace.owner_pid)
+		core_notice(era, "%s: took over from process %" PRIu64 ", which had frozen them: generation %" PRIu64,
+			o->config->metadata_path, o->trace.owner_pid, super->generation);
 	if (o->resized)
-		core_notice(o->config, "%s: resized from %" PRIu64 " to %" PRIu64 " bytes", o->config->image_path,
+		core_notice(era, "%s: resized from %" PRIu64 " to %" PRIu64 " bytes", o->config->image_path,
 			o->found.image_size, super->image_size);
 	return 0;
 }

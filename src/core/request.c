@@ -73,7 +73,7 @@ static bool request_try(struct era *era, struct era_req *req, int *ret_error)
 		int ticket = gate_enter(&era->gate);
 		if (ticket < 0)
 			return false;
-		if (era_has_failed(era)) {
+		if (era_is_dead(era)) {
 			gate_leave(&era->gate, ticket);
 			*ret_error = -EIO;
 			return true;
@@ -238,6 +238,16 @@ static bool request_park_again(struct era *era, struct era_req *req, int *ret_er
 	return again;
 }
 
+void request_give_back(struct era *era, struct era_list *batch)
+{
+	struct era_req *req;
+	int error;
+
+	while ((req = list_pop(batch)))
+		if (!request_park_again(era, req, &error))
+			request_finish(era, req, error);
+}
+
 static void *completer_thread(void *arg)
 {
 	struct era *era = arg;
@@ -332,7 +342,7 @@ int request_threads_start(struct era *era, unsigned int nr_completers)
 	return r;
 }
 
-void request_threads_stop(struct era *era)
+void era_stop_waiting(struct era *era)
 {
 	pthread_mutex_lock(&era->park_lock);
 	era->stopping = true;
@@ -341,6 +351,11 @@ void request_threads_stop(struct era *era)
 	pthread_cond_broadcast(&era->flush_wanted);
 	pthread_cond_broadcast(&era->room);
 	pthread_mutex_unlock(&era->park_lock);
+}
+
+void request_threads_stop(struct era *era)
+{
+	era_stop_waiting(era);
 
 	/* The committer first: it hands its last batch to completers that still run. */
 	if (era->committer_runs)

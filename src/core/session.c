@@ -28,6 +28,8 @@
 struct session_page {
 	char magic[24];
 	struct session_key key;
+	uint64_t pid;
+	_Atomic uint64_t given_up;
 	_Atomic uint64_t heartbeat_ns;
 	_Atomic uint64_t commit_counter;
 	_Atomic uint64_t era;
@@ -43,6 +45,7 @@ _Static_assert(SESSION_SHARDS_AT + GATE_SHARDS * sizeof(struct gate_shard) == SE
 #define SESSION_TICK_NS UINT64_C(50000000)
 
 struct session {
+	char dir[PATH_MAX];
 	char path[PATH_MAX];
 	int fd; /* holds the lock */
 	struct session_page *page;
@@ -52,6 +55,7 @@ struct session {
 	pthread_mutex_t lock;
 	pthread_cond_t stop; /* under lock */
 	bool stopping; /* under lock */
+	bool watching; /* under lock: looks at the image's mtime */
 };
 
 static uint64_t wall_ns(void)
@@ -127,7 +131,8 @@ static void *session_beat(void *arg)
 
 	pthread_mutex_lock(&s->lock);
 	while (!s->stopping) {
-		session_watch_image(s);
+		if (s->watching)
+			session_watch_image(s);
 		atomic_store(&s->page->heartbeat_ns, wall_ns());
 		struct timespec until;
 		clock_gettime(CLOCK_MONOTONIC, &until);
@@ -136,6 +141,19 @@ static void *session_beat(void *arg)
 	}
 	pthread_mutex_unlock(&s->lock);
 	return NULL;
+}
+
+/* As it is now. */
+static int session_take_mtime(struct session *s)
+{
+	uint64_t mtime_ns;
+
+	int r = image_mtime(s->image, &mtime_ns);
+	if (r < 0)
+		return r;
+	atomic_store(&s->page->start_mtime_ns, mtime_ns);
+	atomic_store(&s->page->seen_mtime_ns, mtime_ns);
+	return 0;
 }
 
 static int session_map(struct session *s, const struct session_key *key)
@@ -156,13 +174,11 @@ static int session_map(struct session *s, const struct session_key *key)
 		return -errno;
 	s->page = page;
 	s->page->key = *key;
+	s->page->pid = (uint64_t)getpid();
 	atomic_store(&s->page->heartbeat_ns, wall_ns());
-	uint64_t mtime_ns;
-	r = image_mtime(s->image, &mtime_ns);
+	r = session_take_mtime(s);
 	if (r < 0)
 		return r;
-	atomic_store(&s->page->start_mtime_ns, mtime_ns);
-	atomic_store(&s->page->seen_mtime_ns, mtime_ns);
 	memcpy(s->page->magic, SESSION_MAGIC, sizeof(SESSION_MAGIC));
 	return 0;
 }
@@ -175,6 +191,7 @@ int session_start(const char *dir, const struct session_key *key, struct img *im
 		return err_set(err, -ENOMEM, "out of memory");
 	s->fd = -1;
 	s->image = image;
+	s->watching = true;
 
 	pthread_condattr_t attr;
 	pthread_condattr_init(&attr);
@@ -183,7 +200,9 @@ int session_start(const char *dir, const struct session_key *key, struct img *im
 	pthread_condattr_destroy(&attr);
 	pthread_mutex_init(&s->lock, NULL);
 
-	int r = session_path(dir, key->nonce, s->path);
+	int r = snprintf(s->dir, sizeof(s->dir), "%s", dir) < PATH_MAX ? 0 : -ENAMETOOLONG;
+	if (r == 0)
+		r = session_path(dir, key->nonce, s->path);
 	if (r == 0)
 		r = session_map(s, key);
 	if (r == 0) {
@@ -228,6 +247,34 @@ void session_set_commit(struct session *s, uint64_t commit_counter, uint64_t era
 	atomic_store(&s->page->commit_counter, commit_counter);
 }
 
+void session_watch(struct session *s, bool on)
+{
+	pthread_mutex_lock(&s->lock);
+	if (on && !s->watching)
+		session_take_mtime(s);
+	s->watching = on;
+	pthread_mutex_unlock(&s->lock);
+}
+
+int session_renew(struct session *s, const uint8_t nonce[16])
+{
+	char path[PATH_MAX];
+
+	int r = session_path(s->dir, nonce, path);
+	if (r < 0)
+		return r;
+	if (rename(s->path, path) < 0)
+		return -errno;
+	strcpy(s->path, path);
+	memcpy(s->page->key.nonce, nonce, sizeof(s->page->key.nonce));
+	return 0;
+}
+
+void session_give_up(struct session *s)
+{
+	atomic_store(&s->page->given_up, 1);
+}
+
 void session_set_failed(struct session *s)
 {
 	atomic_store(&s->page->failed, 1);
@@ -244,7 +291,7 @@ struct session_search {
 	struct session_trace *trace; /* NULL: remove what is found */
 };
 
-/* Reads one session file. True when it is of the search's boot, UUID and database, and of a user who may have written one. */
+/* Reads one session file. True when it is one, of this boot and of a user who may have written one. */
 static bool session_read(int fd, const struct session_search *search, struct session_file *ret_file)
 {
 	struct session_page *page = &ret_file->page;
@@ -258,16 +305,50 @@ static bool session_read(int fd, const struct session_search *search, struct ses
 			(ssize_t)sizeof(ret_file->shards) ||
 		memcmp(page->magic, SESSION_MAGIC, sizeof(SESSION_MAGIC)) != 0)
 		return false;
-	struct session_key theirs = page->key;
-	memcpy(theirs.nonce, search->key->nonce, sizeof(theirs.nonce));
-	return memcmp(&theirs, search->key, sizeof(theirs)) == 0;
+	return memcmp(page->key.boot_id, search->key->boot_id, sizeof(page->key.boot_id)) == 0;
+}
+
+static bool session_has_uuid(const struct session_page *page, const struct session_key *key)
+{
+	return memcmp(page->key.uuid, key->uuid, sizeof(key->uuid)) == 0;
+}
+
+/* The very session that had the database last; of a copy of the database too. */
+static bool session_is_last(const struct session_page *page, const struct session_key *key)
+{
+	return session_has_uuid(page, key) && memcmp(page->key.nonce, key->nonce, sizeof(key->nonce)) == 0;
+}
+
+static bool session_has_database(const struct session_page *page, const struct session_key *key)
+{
+	return session_has_uuid(page, key) && page->key.database_dev == key->database_dev &&
+	       page->key.database_ino == key->database_ino;
+}
+
+static bool session_has_image(const struct session_page *page, const struct session_key *key)
+{
+	return page->key.image_dev == key->image_dev && page->key.image_ino == key->image_ino;
+}
+
+/* Of a session that lives although both locks are in the searcher's hands. */
+static void session_take_living(
+	const struct session_page *page, const struct session_key *key, struct session_trace *trace)
+{
+	bool has_database = session_has_database(page, key);
+
+	if (!has_database && !session_has_image(page, key))
+		return;
+	if (session_is_last(page, key))
+		trace->owner_pid = page->pid;
+	else if (!has_database && !page->given_up)
+		trace->stranger_pid = page->pid;
 }
 
 static void session_take(const struct session_file *file, const struct session_key *key, struct session_trace *trace)
 {
 	const struct session_page *page = &file->page;
 
-	if (memcmp(page->key.nonce, key->nonce, sizeof(page->key.nonce)) == 0) {
+	if (session_is_last(page, key)) {
 		trace->found = true;
 		trace->heartbeat_ns = page->heartbeat_ns;
 		trace->changed_ns = gate_last_change(file->shards, &trace->was_writing);
@@ -283,39 +364,40 @@ static void session_take(const struct session_file *file, const struct session_k
 		trace->era = page->era;
 }
 
-static int session_look(int folder, const char *name, const struct session_search *search)
+static void session_look(int folder, const char *name, const struct session_search *search)
 {
 	struct flock whole = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
 	struct session_file file;
 	CLEANUP_CLOSE int fd = openat(folder, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 
 	if (fd < 0 || !session_read(fd, search, &file))
-		return 0;
-	if (fcntl(fd, F_OFD_GETLK, &whole) < 0 || whole.l_type != F_UNLCK)
-		return search->trace ? -EBUSY : 0;
+		return;
+	bool lives = fcntl(fd, F_OFD_GETLK, &whole) < 0 || whole.l_type != F_UNLCK;
+	if (search->trace && lives)
+		session_take_living(&file.page, search->key, search->trace);
+	if (!session_has_database(&file.page, search->key))
+		return;
 	if (search->trace)
 		session_take(&file, search->key, search->trace);
-	else
+	else if (!lives)
 		unlinkat(folder, name, 0);
-	return 0;
 }
 
 static int session_look_in(const char *path, void *arg)
 {
 	const struct dirent *entry;
-	int r = 0;
 
 	DIR *dir = opendir(path);
 	if (!dir)
 		return errno == ENOMEM || errno == EMFILE || errno == ENFILE ? -errno : 0;
-	while (r == 0 && (entry = readdir(dir))) {
+	while ((entry = readdir(dir))) {
 		size_t len = strlen(entry->d_name);
 		if (len > sizeof(SESSION_SUFFIX) &&
 			strcmp(entry->d_name + len + 1 - sizeof(SESSION_SUFFIX), SESSION_SUFFIX) == 0)
-			r = session_look(dirfd(dir), entry->d_name, arg);
+			session_look(dirfd(dir), entry->d_name, arg);
 	}
 	closedir(dir);
-	return r;
+	return 0;
 }
 
 int session_find(const char *own_dir, const struct session_key *key, uid_t owner, struct session_trace *ret_trace)

@@ -7,7 +7,8 @@
  * are those of the database that is being opened: a copied database, an earlier run or another boot has at least one of
  * them different. One that differs in the nonce alone is of another session on the same database: when it has seen a later
  * commit, the database was put back from an older copy. The owner holds a lock on the file for life, so a lock that is free
- * says that the owner is gone.
+ * says that the owner is gone; one that is held, while the locks of image and database are free, that the owner has frozen
+ * them (or is fenced: then its nonce is not the database's).
  */
 #ifndef CORE_SESSION_H
 #define CORE_SESSION_H
@@ -31,6 +32,8 @@ struct session_key {
 	uint8_t boot_id[16];
 	uint64_t database_dev;
 	uint64_t database_ino;
+	uint64_t image_dev; /* of the image's base, see image/img.h */
+	uint64_t image_ino;
 };
 
 /*
@@ -56,6 +59,16 @@ void session_stop(struct session *session, bool leave);
 /* What a commit has reached, after it. One caller at a time. */
 void session_set_commit(struct session *session, uint64_t commit_counter, uint64_t era);
 
+/* Whether the heartbeat looks at the image's mtime: not while a freeze has given the image up. When it returns, it does not
+ * (any more), or the mtime is taken as it is. Any thread. */
+void session_watch(struct session *session, bool on);
+
+/* A new nonce, for a thaw: the file is renamed. 0, or -errno and all is as before. No commit may be under way. */
+int session_renew(struct session *session, const uint8_t nonce[16]);
+
+/* Another instance has taken over: this session is of nobody's concern. */
+void session_give_up(struct session *session);
+
 /* An fsync failed. Any thread. */
 void session_set_failed(struct session *session);
 
@@ -71,10 +84,13 @@ struct session_trace {
 	bool failed; /* one on this database saw an fsync fail */
 	uint64_t commit_counter; /* the greatest that any session on this database has seen, 0: none */
 	uint64_t era; /* likewise */
+	uint64_t
+		owner_pid; /* the session that had the database last lives (as it has dropped the locks: frozen); 0: it does not */
+	uint64_t stranger_pid; /* one on other metadata lives, has frozen this image and was not fenced; 0: none */
 };
 
 /* Looks in own_dir and all run folders that the caller may look into; files of root, of the caller and of owner (the user who
- * has the database) are believed. 0, or -EBUSY: the owner lives. */
+ * has the database) are believed. The caller holds the locks of image and database. 0 or -errno. */
 int session_find(const char *own_dir, const struct session_key *key, uid_t owner, struct session_trace *ret_trace);
 
 /* Removes what dead sessions on this database have left. */

@@ -3,13 +3,18 @@
  * Requests of the control socket, see control/ctl.h for how they travel.
  *
  *     status                     -> every number there is
- *     query                      -> what an answer to `since` needs
- *     checkpoint [label]         -> {"era": new era}; commits the gate where this connection holds it
- *     gate                       -> closes the gate until "checkpoint" or the connection's end
+ *     query                      -> what an answer to `since` needs; refused when fenced
+ *     gate                       -> closes the gate until "checkpoint", "freeze" or the connection's end
+ *     checkpoint [label]         -> {"era": new era}; closes the gate itself where this connection does not hold it
+ *     freeze-prepare             -> what a freeze can do before the gate is closed
+ *     freeze [timeout]           -> {"era": era that has ended}; prepares and closes the gate itself where it is not held
+ *     thaw [era]                 -> {"era": current era}
  *     label-add name [era]       -> {"era": era that was named}
  *     label-remove name
  *
- * The one thing that a connection can hold is the closed gate.
+ * "checkpoint" and "freeze" take a file along, which becomes a clone of the image as it is at that point.
+ * The one thing that a connection can hold is the closed gate. A freeze is held by nobody: it lasts until a thaw, by
+ * whomever, or its deadline.
  */
 #include "fs.h"
 
@@ -20,8 +25,13 @@
 #include <string.h>
 #include <unistd.h>
 
+/* Of a freeze that says nothing else. */
+#define CONTROL_FREEZE_TIMEOUT_S 60
+#define CONTROL_TIMEOUT_MAX_S (366 * 24 * 3600)
+
 struct control_connection {
 	bool holds_gate; /* between era_checkpoint_begin() and commit or abort, all on the connection's thread */
+	int fd; /* came with the request that is handled; -1: none */
 };
 
 static int no_memory(struct err *err)
@@ -78,8 +88,16 @@ static int control_status(struct fs *fs, struct control_connection *connection, 
 		"pid", (int)getpid());
 	/* clang-format on */
 	int r = reply != NULL ? 0 : -ENOMEM;
-	if (r == 0 && status.state == ERA_FAILED)
+	if (r == 0 && status.failure[0] != '\0')
 		r = json_object_set_new(reply, "failure", json_string(status.failure));
+	if (r == 0 && status.frozen_era > 0)
+		r = json_object_set_new(reply, "frozen_era", json_integer((json_int_t)status.frozen_era));
+	if (r == 0 && status.thaw_in_s > 0)
+		r = json_object_set_new(reply, "thaw_in_s", json_integer(status.thaw_in_s));
+	if (r == 0)
+		r = json_object_set_new(reply, "auto_thaws", json_integer((json_int_t)status.auto_thaws));
+	if (r == 0 && status.auto_thaws > 0)
+		r = json_object_set_new(reply, "auto_thaw_reason", json_string(status.auto_thaw_reason));
 	if (r == 0 && atomic_load(&fs->mount_dev) != 0 && !fs_mount_is_attached(fs))
 		r = json_object_set_new(reply, "detached", json_true());
 	if (r < 0) {
@@ -95,6 +113,9 @@ static int control_query(struct fs *fs, struct control_connection *connection, c
 {
 	struct era_status status;
 	era_get_status(fs->era, &status);
+	if (status.state == ERA_FENCED)
+		return err_set_exit(err, ERR_EXIT_REFUSED, -ESTALE,
+			"is fenced: %s: ask that one, or name the metadata %s", status.failure, fs->instance.metadata);
 	return control_reply(
 		json_pack("{ss sI ss sb}", "uuid", fs->instance.uuid, "current_era", (json_int_t)status.current_era,
 			"metadata", fs->instance.metadata, "read_only", status.read_only),
@@ -119,15 +140,50 @@ static int control_checkpoint(struct fs *fs, struct control_connection *connecti
 	int r = control_optional_string(request, "label", &label, err);
 	if (r < 0)
 		return r;
-	if (connection->holds_gate)
-		r = era_checkpoint_commit(fs->era, label, &era, err);
-	else
-		r = era_checkpoint(fs->era, label, &era, err);
+	if (!connection->holds_gate)
+		r = era_checkpoint_begin(fs->era, err);
+	if (r == 0)
+		r = era_checkpoint_commit(fs->era, label, connection->fd, &era, err);
 	/* Whatever commit returned, the gate is open again. */
 	connection->holds_gate = false;
 	if (r < 0)
 		return r;
 	return control_reply(json_pack("{sI}", "era", (json_int_t)era), ret_reply, err);
+}
+
+static int control_freeze_prepare(struct fs *fs, struct control_connection *connection, const json_t *request,
+	json_t **ret_reply, struct err *err)
+{
+	int r = era_freeze_prepare(fs->era, err);
+	return r < 0 ? r : control_reply(json_object(), ret_reply, err);
+}
+
+static int control_freeze(struct fs *fs, struct control_connection *connection, const json_t *request,
+	json_t **ret_reply, struct err *err)
+{
+	uint64_t timeout_s = CONTROL_FREEZE_TIMEOUT_S, era;
+	int r = ctl_u64(request, "timeout", &timeout_s);
+	if ((r < 0 && r != -ENOENT) || timeout_s > CONTROL_TIMEOUT_MAX_S)
+		return bad_member(err, "timeout", "a number of seconds, at most a year");
+	r = connection->holds_gate ? 0 : era_freeze_prepare(fs->era, err);
+	if (r == 0 && !connection->holds_gate)
+		r = era_checkpoint_begin(fs->era, err);
+	if (r == 0)
+		r = era_freeze_commit(fs->era, (unsigned int)timeout_s, connection->fd, &era, err);
+	/* It is the freeze's now, or open again. */
+	connection->holds_gate = false;
+	return r < 0 ? r : control_reply(json_pack("{sI}", "era", (json_int_t)era), ret_reply, err);
+}
+
+static int control_thaw(struct fs *fs, struct control_connection *connection, const json_t *request, json_t **ret_reply,
+	struct err *err)
+{
+	uint64_t frozen_era = 0, era;
+	int r = ctl_u64(request, "era", &frozen_era);
+	if ((r < 0 && r != -ENOENT) || (r == 0 && frozen_era == 0))
+		return bad_member(err, "era", "a whole number above 0");
+	r = era_thaw(fs->era, frozen_era, &era, err);
+	return r < 0 ? r : control_reply(json_pack("{sI}", "era", (json_int_t)era), ret_reply, err);
 }
 
 static int control_label_add(struct fs *fs, struct control_connection *connection, const json_t *request,
@@ -165,11 +221,14 @@ static const struct {
 	{ "query", control_query },
 	{ "checkpoint", control_checkpoint },
 	{ "gate", control_gate },
+	{ "freeze-prepare", control_freeze_prepare },
+	{ "freeze", control_freeze },
+	{ "thaw", control_thaw },
 	{ "label-add", control_label_add },
 	{ "label-remove", control_label_remove },
 };
 
-static int control_handle(void *arg, void **state, const json_t *request, json_t **ret_reply, struct err *err)
+static int control_handle(void *arg, void **state, const json_t *request, int fd, json_t **ret_reply, struct err *err)
 {
 	if (*state == NULL)
 		*state = calloc(1, sizeof(struct control_connection));
@@ -183,11 +242,13 @@ static int control_handle(void *arg, void **state, const json_t *request, json_t
 		return bad_member(err, "request", "a string");
 	/* A closed gate holds up all writers: no other request may make its time longer. */
 	struct control_connection *connection = *state;
-	if (connection->holds_gate && strcmp(name, "checkpoint") != 0) {
+	connection->fd = fd;
+	if (connection->holds_gate && strcmp(name, "checkpoint") != 0 && strcmp(name, "freeze") != 0) {
 		era_checkpoint_abort(fs->era);
 		connection->holds_gate = false;
 		return err_set(err, -EPROTO,
-			"after \"gate\" only \"checkpoint\" may come, not \"%s\": the gate is open again", name);
+			"after \"gate\" only \"checkpoint\" or \"freeze\" may come, not \"%s\": the gate is open again",
+			name);
 	}
 	for (size_t i = 0; i < sizeof(control_requests) / sizeof(control_requests[0]); i++) {
 		if (strcmp(name, control_requests[i].name) == 0)

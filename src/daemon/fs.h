@@ -68,6 +68,9 @@ int fs_start(struct fs *fs, struct err *err);
 /* Takes back whatever fs_start() did. 0, or -errno with err when the end was not in order. */
 int fs_stop(struct fs *fs, struct err *err);
 
+/* Frozen or fenced: nothing of image and metadata is this instance's to change. fs->era is there. */
+bool fs_has_given_up(const struct fs *fs);
+
 /* --- ops.c: every operation that changes no content --- */
 
 extern const struct fuse_lowlevel_ops fs_ops;

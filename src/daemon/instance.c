@@ -40,6 +40,17 @@ static void instance_notice(const char *text, void *arg)
 	log_write(LOG_NOTICE, "%s", text);
 }
 
+/* Our names for image and metadata are another's now. */
+static void instance_fenced(void *arg)
+{
+	struct fs *fs = arg;
+	struct err err = ERR_INIT;
+	struct ctl_instance instance = fs->instance;
+	instance.fenced = true;
+	if (ctl_registry_write(fs->run_dir, &instance, &err) < 0)
+		log_write(LOG_WARNING, "%s", err.text);
+}
+
 /* --- describe --- */
 
 /* A path into one of the entry's members. */
@@ -85,6 +96,7 @@ static int instance_complete(struct fs *fs, struct err *err)
 	struct stat st;
 	era_get_status(fs->era, &status);
 	num_uuid_format(status.uuid, fs->instance.uuid);
+	fs->instance.generation = status.generation;
 	int r = img_stat(fs->image, &st);
 	if (r < 0)
 		return err_set(err, r, "%s: cannot describe this instance: %s", fs->options.image, strerror(-r));
@@ -108,9 +120,12 @@ static int instance_open(struct fs *fs, struct err *err)
 		.create = !options->no_create,
 		.mark_all = options->mark_all,
 		.resize = options->resize,
+		.takeover = options->takeover,
 		.block_size = options->block_size,
 		.nr_completers = options->threads,
 		.notice = instance_notice,
+		.fenced = instance_fenced,
+		.notice_arg = fs,
 	};
 	int r = era_open(&config, &fs->era, err);
 	if (r < 0)
@@ -164,7 +179,7 @@ static int holder_visit(const struct ctl_instance *instance, void *arg)
 {
 	const struct holder_search *search = arg;
 	struct stat base;
-	if (!is_attached(instance))
+	if (instance->fenced || !is_attached(instance))
 		return 0;
 	if (strcmp(instance->socket, search->own->socket) == 0)
 		return 1;
@@ -233,8 +248,19 @@ int fs_start(struct fs *fs, struct err *err)
 	return r;
 }
 
+/* Frozen or fenced: writers may wait for ever, and nothing is ours to finish. */
+bool fs_has_given_up(const struct fs *fs)
+{
+	struct era_status status;
+	era_get_status(fs->era, &status);
+	return status.state == ERA_FROZEN || status.state == ERA_THAWING || status.state == ERA_FENCED;
+}
+
 int fs_stop(struct fs *fs, struct err *err)
 {
+	/* A worker may wait for room among those. */
+	if (fs->era != NULL && fs_has_given_up(fs))
+		era_stop_waiting(fs->era);
 	int r = fs_loop_stop(fs->loop);
 	if (r < 0)
 		err_set(err, r, "%s: stopped by an error of /dev/fuse: %s", fs->options.mountpoint, strerror(-r));

@@ -37,6 +37,7 @@ static const char fs_help[] = "Usage: eraimgfs IMAGE MOUNTPOINT [-o OPT[,OPT...]
 			      "                        image changed behind the tracker, or metadata damaged:\n"
 			      "                        refuse, or start anew with every block marked (refuse)\n"
 			      "  resize                accept an image that changed size\n"
+			      "  takeover              take metadata that a living instance has frozen\n"
 			      "  control=PATH          control socket (in the run folder)\n"
 			      "  threads=N             FUSE worker threads, 1 to 64 (4)\n"
 			      "  allow_other           let other users in; adds default_permissions\n"
@@ -81,6 +82,7 @@ static const struct option_row option_rows[] = {
 	{ "subtype", OPTION_STRING, MEMBER(subtype) },
 	{ "nocreate", OPTION_TRUE, MEMBER(no_create) },
 	{ "resize", OPTION_TRUE, MEMBER(resize) },
+	{ "takeover", OPTION_TRUE, MEMBER(takeover) },
 	{ "allow_other", OPTION_TRUE, MEMBER(allow_other) },
 	{ "allow_root", OPTION_TRUE, MEMBER(allow_root) },
 	{ "default_permissions", OPTION_TRUE, MEMBER(default_permissions) },
@@ -330,6 +332,9 @@ int fs_options_parse(int argc, char **argv, struct fs_options *ret_options, stru
 	if (argc - optind != 2)
 		return err_set_exit(err, ERR_EXIT_USAGE, -EINVAL, "%s: " FS_TRY_HELP,
 			argc - optind < 2 ? "give an IMAGE and a MOUNTPOINT" : "more than an IMAGE and a MOUNTPOINT");
+	if (ret_options->takeover && ret_options->read_only)
+		return err_set_exit(err, ERR_EXIT_USAGE, -EINVAL,
+			"takeover: who takes metadata over writes to them: leave ro or takeover out");
 	int r = set_string(&ret_options->image, argv[optind], err);
 	if (r == 0)
 		r = set_string(&ret_options->mountpoint, argv[optind + 1], err);

@@ -32,6 +32,7 @@ struct fs_options {
 	bool read_only;
 	bool mark_all;
 	bool resize;
+	bool takeover;
 	bool allow_other;
 	bool allow_root;
 	bool default_permissions;

@@ -102,6 +102,21 @@ int img_statvfs(struct img *img, struct statvfs *ret_stat)
 	return img->ops->statvfs(img, ret_stat);
 }
 
+int img_clone(struct img *img, int fd)
+{
+	return img->ops->clone(img, fd);
+}
+
+void img_unlock(struct img *img)
+{
+	img->ops->unlock(img);
+}
+
+int img_relock(struct img *img, struct err *err)
+{
+	return img->ops->relock(img, err);
+}
+
 void img_close(struct img *img)
 {
 	if (img != NULL)

@@ -2,7 +2,6 @@
 /* The image proper: a regular file or a block device of this machine. */
 #include "img_lock.h"
 
-#include "base/cleanup.h"
 #include "base/io.h"
 #include "image/img.h"
 
@@ -14,12 +13,16 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/vfs.h>
+#include <unistd.h>
 
 #define IMG_COPY_STEP (64 * 1024)
 
 struct img_file {
 	struct img img;
 	int fd;
+	/* For fallocate. While the image is locked, the open file of the lock: through any other the kernel gives -EBUSY
+	 * where pages of a claimed device are dirty. Without the lock, that of fd. */
+	int claim_fd;
 	struct img_lock lock;
 };
 
@@ -42,7 +45,7 @@ static int img_file_fallocate(struct img *img, int mode, uint64_t offset, uint64
 {
 	int r;
 	do {
-		r = fallocate(img_file(img)->fd, mode, (off_t)offset, (off_t)len);
+		r = fallocate(img_file(img)->claim_fd, mode, (off_t)offset, (off_t)len);
 	} while (r < 0 && errno == EINTR);
 	return r == 0 ? 0 : -errno;
 }
@@ -131,12 +134,40 @@ static int img_file_statvfs(struct img *img, struct statvfs *ret_stat)
 	return fstatvfs(img_file(img)->fd, ret_stat) == 0 ? 0 : -errno;
 }
 
+static int img_file_clone(struct img *img, int fd)
+{
+	int r;
+	do {
+		r = ioctl(fd, FICLONE, img_file(img)->fd);
+	} while (r < 0 && errno == EINTR);
+	return r == 0 ? 0 : -errno;
+}
+
+static void img_file_unlock(struct img *img)
+{
+	struct img_file *file = img_file(img);
+	/* Never closed, so that no other file can get its number under a call that is late. */
+	dup3(file->fd, file->claim_fd, O_CLOEXEC);
+	img_lock_drop(&file->lock);
+}
+
+static int img_file_relock(struct img *img, struct err *err)
+{
+	struct img_file *file = img_file(img);
+	int r = img_lock_take(&file->lock, file->fd, img->read_only, err);
+	if (r == 0)
+		dup3(file->lock.levels[0].fd, file->claim_fd, O_CLOEXEC);
+	return r;
+}
+
 static void img_file_close(struct img *img)
 {
 	struct img_file *file = img_file(img);
+	if (file->claim_fd >= 0)
+		close(file->claim_fd);
 	if (file->fd >= 0)
 		close(file->fd);
-	img_lock_drop(&file->lock);
+	img_lock_release(&file->lock);
 	free(file);
 }
 
@@ -151,6 +182,9 @@ static const struct img_ops img_file_ops = {
 	.set_mtime = img_file_set_mtime,
 	.stat = img_file_stat,
 	.statvfs = img_file_statvfs,
+	.clone = img_file_clone,
+	.unlock = img_file_unlock,
+	.relock = img_file_relock,
 	.close = img_file_close,
 };
 
@@ -250,23 +284,53 @@ static int img_file_measure(struct img_file *file, const char *path, struct err 
 	return 0;
 }
 
+static int img_file_open(struct img_file *file, struct err *err)
+{
+	const struct img_lock_level *level = &file->lock.levels[0];
+	return img_lock_open(level->path_fd, level->name, file->img.read_only, false, &file->fd, err);
+}
+
+static int img_file_open_locked(struct img_file *file, struct err *err)
+{
+	int r = 0;
+	/* A file is locked by the open file of its I/O; a device that another has claimed stays untouched. */
+	if (!file->img.is_device)
+		r = img_file_open(file, err);
+	if (r == 0)
+		r = img_lock_take(&file->lock, file->fd, file->img.read_only, err);
+	if (r == 0 && file->img.is_device)
+		r = img_file_open(file, err);
+	if (r < 0)
+		return r;
+	const struct img_lock_level *level = &file->lock.levels[0];
+	file->claim_fd = fcntl(level->fd, F_DUPFD_CLOEXEC, 0);
+	if (file->claim_fd < 0)
+		return err_set(err, -errno, "%s: cannot be opened: %m", level->name);
+	const struct stat *base = img_lock_base(&file->lock);
+	file->img.base_dev = S_ISBLK(base->st_mode) ? 0 : base->st_dev;
+	file->img.base_ino = S_ISBLK(base->st_mode) ? base->st_rdev : base->st_ino;
+	return 0;
+}
+
 int img_open(const char *path, bool read_only, struct img **ret_img, struct err *err)
 {
-	CLEANUP_CLOSE int path_fd = -1;
+	int path_fd = -1;
 	struct stat st;
 	int r = img_file_look(path, &path_fd, &st, err);
 	if (r < 0)
 		return r;
 	struct img_file *file = calloc(1, sizeof(*file));
-	if (file == NULL)
+	if (file == NULL) {
+		close(path_fd);
 		return err_set(err, -ENOMEM, "%s: not enough memory", path);
+	}
 	file->img.ops = &img_file_ops;
 	file->img.is_device = S_ISBLK(st.st_mode);
 	file->img.read_only = read_only;
-	file->fd = -1;
-	r = img_lock_open(path_fd, path, &st, read_only, &file->fd, err);
+	file->fd = file->claim_fd = -1;
+	r = img_lock_init(&file->lock, path_fd, path, &st, err);
 	if (r == 0)
-		r = img_lock_take(&file->lock, file->fd, path, &st, err);
+		r = img_file_open_locked(file, err);
 	/* Only now: whoever held the lock before may have resized the image. */
 	if (r == 0)
 		r = img_file_measure(file, path, err);

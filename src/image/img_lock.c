@@ -6,6 +6,10 @@
  *   file          flock on its inode
  *   device        O_EXCL, which the kernel keeps at the device (and between a disk and its partitions), and flock
  *   loop device   the same, and then the lock of what it stands on, and so on down to a file or a real device
+ *
+ * O_EXCL lasts until a close, so a device has a descriptor for that beside the one of its I/O. The flock of a file is on the
+ * open file of its I/O: NFS locks only what is open for writing, and under SMB a lock shuts out all other open files, our
+ * own too (flock(2)).
  */
 #include "img_lock.h"
 
@@ -13,11 +17,13 @@
 #include "base/io.h"
 #include "base/mounts.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/loop.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
@@ -31,13 +37,12 @@
 #define IMG_DEVICE_TRIES 40
 #define IMG_DEVICE_WAIT_NS (50L * 1000 * 1000)
 
-int img_lock_open(int path_fd, const char *name, const struct stat *st, bool read_only, int *ret_fd, struct err *err)
+int img_lock_open(int path_fd, const char *name, bool read_only, bool claim, int *ret_fd, struct err *err)
 {
-	/* By descriptor, so that what is opened is what was looked at, whoever renames things meanwhile. */
+	/* By descriptor, so that what is opened is what was looked at, whoever renames or mounts things meanwhile. */
 	char by_fd[64];
 	snprintf(by_fd, sizeof(by_fd), "/proc/self/fd/%d", path_fd);
-	int flags = O_CLOEXEC | (read_only ? O_RDONLY : O_RDWR) | (S_ISBLK(st->st_mode) ? O_EXCL : 0);
-	int fd = open(by_fd, flags);
+	int fd = open(by_fd, O_CLOEXEC | (read_only ? O_RDONLY : O_RDWR) | (claim ? O_EXCL : 0));
 	if (fd >= 0) {
 		*ret_fd = fd;
 		return 0;
@@ -118,79 +123,131 @@ static int img_lock_loop_path(dev_t rdev, const char *name, char *ret_path, size
 	return 1;
 }
 
-/* One step down from the device that fd is open on: opens and locks what it stands on. 1, or 0 where there is none. */
-static int img_lock_backing(int fd, const char *name, struct stat *st, int *ret_fd, struct err *err)
+int img_lock_init(struct img_lock *lock, int path_fd, const char *name, const struct stat *st, struct err *err)
 {
-	char path[PATH_MAX + 2];
-	int r = img_lock_loop_path(st->st_rdev, name, path, sizeof(path), err);
-	if (r <= 0)
-		return r;
-	CLEANUP_FREE char *label = NULL;
-	if (asprintf(&label, "%s (backed by %s)", name, path) < 0)
-		return err_set(err, -ENOMEM, "%s: not enough memory", name);
-	struct loop_info64 info;
-	if (ioctl(fd, LOOP_GET_STATUS64, &info) < 0)
-		return err_set(
-			err, -errno, "%s: cannot tell what the loop device stands on: %m: attach it anew", label);
-	dev_t dev = img_lock_decode_dev(info.lo_device);
+	struct img_lock_level *level = &lock->levels[0];
+	assert(lock->nr_levels == 0);
+	*level = (struct img_lock_level){ .name = strdup(name), .st = *st, .path_fd = path_fd, .fd = -1 };
+	lock->nr_levels = 1;
+	return level->name != NULL ? 0 : err_set(err, -ENOMEM, "%s: not enough memory", name);
+}
+
+/* Follows path to the backing file that info tells of, and makes that the next level. */
+static int img_lock_add(
+	struct img_lock *lock, const char *label, const char *path, const struct loop_info64 *info, struct err *err)
+{
+	struct img_lock_level *level = &lock->levels[lock->nr_levels];
+	dev_t dev = img_lock_decode_dev(info->lo_device);
 	/* Before the file is touched: on a mount of ours it might answer late. */
-	r = img_lock_check_mount(dev, label, err);
+	int r = img_lock_check_mount(dev, label, err);
 	if (r < 0)
 		return r;
-
 	CLEANUP_CLOSE int path_fd = open(path, O_PATH | O_CLOEXEC);
-	if (path_fd < 0 || fstat(path_fd, st) < 0)
+	if (path_fd < 0 || fstat(path_fd, &level->st) < 0)
 		return err_set(err, -errno,
 			"%s: the backing file cannot be reached, so it cannot be locked: %m: "
 			"attach the loop device to a file that has a name here",
 			label);
-	if (st->st_dev != dev || st->st_ino != info.lo_inode)
+	if (level->st.st_dev != dev || level->st.st_ino != info->lo_inode)
 		return err_set(err, -ESTALE,
 			"%s: that name leads to another file by now, so the backing file cannot be locked: "
 			"attach the loop device to a file that has a name here",
 			label);
-	int backing_fd;
-	r = img_lock_open(path_fd, label, st, true, &backing_fd, err);
-	if (r < 0)
-		return r;
-	r = img_lock_flock(backing_fd, label, S_ISBLK(st->st_mode), err);
-	if (r < 0) {
-		close(backing_fd);
-		return r;
-	}
-	*ret_fd = backing_fd;
-	return 1;
+	level->name = strdup(label);
+	if (level->name == NULL)
+		return err_set(err, -ENOMEM, "%s: not enough memory", label);
+	level->path_fd = path_fd;
+	level->fd = path_fd = -1;
+	lock->nr_levels++;
+	return 0;
 }
 
-int img_lock_take(struct img_lock *lock, int fd, const char *name, const struct stat *st, struct err *err)
+/* Finds what the lowest level, which is locked, stands on, and adds it. 1, or 0 where there is no more. */
+static int img_lock_find_below(struct img_lock *lock, struct err *err)
 {
-	*lock = (struct img_lock){ 0 };
-	int r = img_lock_flock(fd, name, S_ISBLK(st->st_mode), err);
-	if (r < 0)
-		return r;
-	struct stat below = *st;
-	while (S_ISBLK(below.st_mode)) {
-		int backing_fd;
-		r = img_lock_backing(fd, name, &below, &backing_fd, err);
-		if (r <= 0)
-			break;
-		if (lock->nr_fds == IMG_LOCK_DEPTH) {
-			close(backing_fd);
-			r = err_set(err, -ELOOP, "%s: stands on more than %d loop devices: name one further down", name,
-				IMG_LOCK_DEPTH);
-			break;
-		}
-		lock->fds[lock->nr_fds++] = backing_fd;
-		fd = backing_fd;
-	}
-	if (r >= 0)
+	const char *name = lock->levels[0].name;
+	const struct img_lock_level *level = &lock->levels[lock->nr_levels - 1];
+	char path[PATH_MAX + 2];
+	if (!S_ISBLK(level->st.st_mode))
 		return 0;
-	img_lock_drop(lock);
+	int r = img_lock_loop_path(level->st.st_rdev, name, path, sizeof(path), err);
+	if (r <= 0)
+		return r;
+	if (lock->nr_levels == 1 + IMG_LOCK_DEPTH)
+		return err_set(err, -ELOOP, "%s: stands on more than %d loop devices: name one further down", name,
+			IMG_LOCK_DEPTH);
+	CLEANUP_FREE char *label = NULL;
+	if (asprintf(&label, "%s (backed by %s)", name, path) < 0)
+		return err_set(err, -ENOMEM, "%s: not enough memory", name);
+	struct loop_info64 info;
+	if (ioctl(level->fd, LOOP_GET_STATUS64, &info) < 0)
+		return err_set(
+			err, -errno, "%s: cannot tell what the loop device stands on: %m: attach it anew", label);
+	r = img_lock_add(lock, label, path, &info, err);
+	return r < 0 ? r : 1;
+}
+
+/* own_fd: what to lock instead of an open file of its own; -1: none. */
+static int img_lock_take_level(struct img_lock_level *level, int own_fd, bool read_only, struct err *err)
+{
+	bool is_device = S_ISBLK(level->st.st_mode);
+	int fd = -1, r = 0;
+	if (own_fd < 0)
+		r = img_lock_open(level->path_fd, level->name, read_only, is_device, &fd, err);
+	else if ((fd = fcntl(own_fd, F_DUPFD_CLOEXEC, 0)) < 0)
+		r = err_set(err, -errno, "%s: cannot be locked: %m", level->name);
+	if (r == 0)
+		r = img_lock_flock(fd, level->name, is_device, err);
+	if (r < 0) {
+		if (fd >= 0)
+			close(fd);
+		return r;
+	}
+	level->fd = fd;
+	return 0;
+}
+
+int img_lock_take(struct img_lock *lock, int io_fd, bool read_only, struct err *err)
+{
+	int r = 1;
+	for (int i = 0; r > 0; i++) {
+		struct img_lock_level *level = &lock->levels[i];
+		assert(level->fd < 0);
+		bool is_file = i == 0 && S_ISREG(level->st.st_mode);
+		r = img_lock_take_level(level, is_file ? io_fd : -1, i > 0 || read_only, err);
+		if (r == 0)
+			r = i + 1 < lock->nr_levels ? 1 : img_lock_find_below(lock, err);
+	}
+	if (r < 0)
+		img_lock_drop(lock);
 	return r;
+}
+
+const struct stat *img_lock_base(const struct img_lock *lock)
+{
+	return &lock->levels[lock->nr_levels - 1].st;
 }
 
 void img_lock_drop(struct img_lock *lock)
 {
-	while (lock->nr_fds > 0)
-		close(lock->fds[--lock->nr_fds]);
+	for (int i = lock->nr_levels - 1; i >= 0; i--) {
+		struct img_lock_level *level = &lock->levels[i];
+		if (level->fd < 0)
+			continue;
+		/* A close alone leaves the lock with every other descriptor of the open file: the I/O's, or that of a
+		 * process that is between fork and exec. */
+		flock(level->fd, LOCK_UN);
+		close(level->fd);
+		level->fd = -1;
+	}
+}
+
+void img_lock_release(struct img_lock *lock)
+{
+	img_lock_drop(lock);
+	while (lock->nr_levels > 0) {
+		struct img_lock_level *level = &lock->levels[--lock->nr_levels];
+		close(level->path_fd);
+		free(level->name);
+	}
 }

@@ -2,6 +2,8 @@
 /* Connections and statements. SQLite's result codes become -errno here. */
 #include "meta_private.h"
 
+#include "base/plant.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <stdio.h>
@@ -45,9 +47,10 @@ static const char *const sql_text[NR_SQL] = {
 	[SQL_CHUNK_PUT] = "REPLACE INTO writeset_chunk(" CHUNK_COLUMNS ") VALUES(?1, ?2, ?3, ?4)",
 	[SQL_CHUNK_DELETE] = "DELETE FROM writeset_chunk WHERE era = ?1 AND chunk = ?2",
 	[SQL_CHUNK_CLEAR] = "DELETE FROM writeset_chunk",
-	[SQL_ARRAY_GET] = "SELECT " ARRAY_COLUMNS " FROM era_chunk WHERE chunk = ?1",
-	[SQL_ARRAY_ERAS] = "SELECT eras FROM era_chunk WHERE chunk = ?1",
-	[SQL_ARRAY_ALL] = "SELECT " ARRAY_COLUMNS " FROM era_chunk ORDER BY chunk",
+	[SQL_ARRAY_GET] = "SELECT " ARRAY_COLUMNS ", eras FROM era_chunk WHERE chunk = ?1",
+	/* SQLite does not read what the CASE leaves out, which lies on pages of its own. */
+	[SQL_ARRAY_SINCE] = "SELECT " ARRAY_COLUMNS ", CASE WHEN newest >= ?1 THEN eras END FROM era_chunk "
+			    "ORDER BY chunk",
 	[SQL_ARRAY_FROM] = "SELECT " ARRAY_COLUMNS " FROM era_chunk WHERE chunk >= ?1",
 	[SQL_ARRAY_PUT] = "REPLACE INTO era_chunk(" ARRAY_COLUMNS ", eras) VALUES(?1, ?2, ?3, ?4, ?5)",
 	[SQL_ARRAY_DELETE] = "DELETE FROM era_chunk WHERE chunk = ?1",
@@ -86,7 +89,7 @@ static int configure(struct db *db)
 		int option;
 		int value;
 	} config[] = {
-		{ SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1 },
+		{ SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, !PLANTED(CLOSE_KEEPS_NOTHING) },
 		{ SQLITE_DBCONFIG_DEFENSIVE, 1 },
 		{ SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0 },
 		{ SQLITE_DBCONFIG_ENABLE_TRIGGER, 0 },

@@ -20,8 +20,10 @@ int digest_array_get(struct meta *meta, uint64_t index, unsigned int nr, struct 
 	}
 
 	const char *flaw = rows_array_load(stmt, ret_row);
+	if (!flaw)
+		flaw = rows_array_eras(stmt, ret_row, nr, meta->db.eras);
 	sqlite3_reset(stmt);
-	return flaw ? -EUCLEAN : array_eras(&meta->db, ret_row, nr, &flaw);
+	return flaw ? -EUCLEAN : 0;
 }
 
 int digest_array_put(struct meta *meta, struct array *row, unsigned int nr)
@@ -48,10 +50,12 @@ static int fold(struct meta *meta, const struct chunk *chunk)
 	if (r < 0)
 		return r;
 
-	for (unsigned int i = 0; i < nr; i++) {
-		bool set = chunk->words[i / 64] >> (i % 64) & 1;
-		if (set && meta->db.eras[i] < chunk->era)
-			meta->db.eras[i] = chunk->era;
+	for (unsigned int i = 0; i < BM_CHUNK_WORDS; i++) {
+		for (uint64_t bits = chunk->words[i]; bits; bits &= bits - 1) {
+			uint64_t *era = &meta->db.eras[i * 64 + (unsigned int)__builtin_ctzll(bits)];
+			if (*era < chunk->era)
+				*era = chunk->era;
+		}
 	}
 	return digest_array_put(meta, &row, nr);
 }

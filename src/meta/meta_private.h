@@ -73,8 +73,7 @@ enum sql {
 	SQL_CHUNK_DELETE,
 	SQL_CHUNK_CLEAR,
 	SQL_ARRAY_GET,
-	SQL_ARRAY_ERAS,
-	SQL_ARRAY_ALL,
+	SQL_ARRAY_SINCE,
 	SQL_ARRAY_FROM,
 	SQL_ARRAY_PUT,
 	SQL_ARRAY_DELETE,
@@ -203,6 +202,11 @@ uint64_t rows_sum(const char *tag, const uint64_t *keys, unsigned int nr_keys, c
 const char *rows_writeset_load(sqlite3_stmt *stmt, struct writeset *ret_row);
 const char *rows_chunk_load(sqlite3_stmt *stmt, struct chunk *ret_row);
 const char *rows_array_load(sqlite3_stmt *stmt, struct array *ret_row);
+/* Of a row that was loaded, with its eras as the next column: all of them, or the blocks whose era is `era` or later,
+ * where era <= row->newest. */
+const char *rows_array_eras(sqlite3_stmt *stmt, const struct array *row, unsigned int nr, uint64_t *ret_eras);
+const char *rows_array_since(
+	sqlite3_stmt *stmt, const struct array *row, unsigned int nr, uint64_t era, uint64_t ret_words[BM_CHUNK_WORDS]);
 const char *rows_label_load(sqlite3_stmt *stmt, struct label *ret_row);
 
 /* They compute and set row->sum. */
@@ -227,8 +231,9 @@ size_t array_encode(const uint64_t *eras, unsigned int nr, uint8_t blob[ARRAY_BL
 /* False for what array_encode() cannot have made of nr blocks. */
 bool array_decode(const uint8_t *blob, size_t len, unsigned int nr, uint64_t *ret_eras, uint64_t *ret_newest);
 
-/* Reads row's blob into db->eras. 0; -EUCLEAN with *ret_flaw; -errno. */
-int array_eras(struct db *db, const struct array *row, unsigned int nr, const char **ret_flaw);
+/* The blocks whose era is `era` or later, as words; blocks that are not there are clear. False as above, but for eras that
+ * are too great: such a block is reported. */
+bool array_since(const uint8_t *blob, size_t len, unsigned int nr, uint64_t era, uint64_t ret_words[BM_CHUNK_WORDS]);
 
 /* --- the writing connection --- */
 

@@ -208,38 +208,35 @@ static int or_chunk(const struct chunk *chunk, void *arg)
 	return bm_or_chunk(arg, chunk->index, chunk->words);
 }
 
-static int or_array(
-	struct meta_reader *reader, const struct array *row, uint64_t era, struct bm *blocks, const char **ret_flaw)
+static const char *or_array(struct meta_reader *reader, sqlite3_stmt *stmt, uint64_t era, struct bm *blocks,
+	struct array *ret_row, int *ret_r)
 {
-	unsigned int nr = chunk_blocks(reader->root.super.nr_blocks, row->index);
-	int r = array_eras(&reader->db, row, nr, ret_flaw);
-	if (r < 0)
-		return r;
-
-	uint64_t words[BM_CHUNK_WORDS] = { 0 };
-	for (unsigned int i = 0; i < nr; i++) {
-		if (reader->db.eras[i] && reader->db.eras[i] >= era)
-			words[i / 64] |= UINT64_C(1) << i % 64;
-	}
-	return bm_or_chunk(blocks, row->index, words);
+	uint64_t words[BM_CHUNK_WORDS];
+	const char *flaw = rows_array_load(stmt, ret_row);
+	if (flaw || ret_row->newest < era)
+		return flaw;
+	unsigned int nr = chunk_blocks(reader->root.super.nr_blocks, ret_row->index);
+	flaw = rows_array_since(stmt, ret_row, nr, era, words);
+	if (!flaw)
+		*ret_r = bm_or_chunk(blocks, ret_row->index, words);
+	return flaw;
 }
 
 static int since_array(struct meta_reader *reader, uint64_t era, struct bm *blocks, struct err *err)
 {
 	struct tally tally = { 0 };
-	sqlite3_stmt *stmt = db_stmt(&reader->db, SQL_ARRAY_ALL);
+	sqlite3_stmt *stmt = db_stmt(&reader->db, SQL_ARRAY_SINCE);
+	bind_u64(stmt, 1, era);
 	int r;
 	while ((r = db_step(&reader->db, stmt)) == 1) {
 		struct array row = { 0 };
-		const char *flaw = rows_array_load(stmt, &row);
 		r = 0;
-		if (!flaw && row.newest >= era)
-			r = or_array(reader, &row, era, blocks, &flaw);
+		const char *flaw = or_array(reader, stmt, era, blocks, &row, &r);
 		if (flaw)
 			r = verify_err_set(
 				err, reader->path, "era array, chunk %llu: %s", (unsigned long long)row.index, flaw);
 		else if (r < 0)
-			read_failed(reader, err, r);
+			err_set(err, r, "%s: %s", reader->path, strerror(-r));
 		if (r < 0) {
 			sqlite3_reset(stmt);
 			return r;

@@ -10,6 +10,8 @@
 
 static const char wrong_value[] = "a value of the wrong type, size or range";
 static const char wrong_sum[] = "wrong checksum";
+static const char wrong_encoding[] = "eras in no valid encoding";
+static const char wrong_newest[] = "newest is not the newest of its eras";
 
 uint64_t rows_sum(const char *tag, const uint64_t *keys, unsigned int nr_keys, const void *content, size_t len)
 {
@@ -127,28 +129,40 @@ int rows_array_put(struct db *db, struct array *row, const void *blob, size_t le
 	return db_run(db, stmt);
 }
 
-int array_eras(struct db *db, const struct array *row, unsigned int nr, const char **ret_flaw)
+static const char *array_blob(sqlite3_stmt *stmt, const struct array *row, const uint8_t **ret_blob, size_t *ret_len)
 {
-	*ret_flaw = NULL;
-	sqlite3_stmt *stmt = db_stmt(db, SQL_ARRAY_ERAS);
-	bind_u64(stmt, 1, row->index);
-	int r = db_step(db, stmt);
-	if (r < 0)
-		return r;
+	*ret_blob = sqlite3_column_blob(stmt, 4);
+	*ret_len = (size_t)sqlite3_column_bytes(stmt, 4);
+	if (!*ret_blob || sqlite3_column_type(stmt, 4) != SQLITE_BLOB)
+		return wrong_value;
+	return XXH3_64bits(*ret_blob, *ret_len) == row->eras_sum ? NULL : wrong_sum;
+}
 
-	const void *blob = r == 1 ? sqlite3_column_blob(stmt, 0) : NULL;
-	size_t len = blob ? (size_t)sqlite3_column_bytes(stmt, 0) : 0;
+const char *rows_array_eras(sqlite3_stmt *stmt, const struct array *row, unsigned int nr, uint64_t *ret_eras)
+{
+	const uint8_t *blob;
+	size_t len;
 	uint64_t newest;
-	if (!blob)
-		*ret_flaw = wrong_value;
-	else if (XXH3_64bits(blob, len) != row->eras_sum)
-		*ret_flaw = wrong_sum;
-	else if (!array_decode(blob, len, nr, db->eras, &newest))
-		*ret_flaw = "eras in no valid encoding";
-	else if (newest != row->newest || newest == 0)
-		*ret_flaw = "newest is not the newest of its eras";
-	sqlite3_reset(stmt);
-	return *ret_flaw ? -EUCLEAN : 0;
+	const char *flaw = array_blob(stmt, row, &blob, &len);
+	if (flaw)
+		return flaw;
+	if (!array_decode(blob, len, nr, ret_eras, &newest))
+		return wrong_encoding;
+	return newest == row->newest && newest ? NULL : wrong_newest;
+}
+
+const char *rows_array_since(
+	sqlite3_stmt *stmt, const struct array *row, unsigned int nr, uint64_t era, uint64_t ret_words[BM_CHUNK_WORDS])
+{
+	const uint8_t *blob;
+	size_t len;
+	uint64_t newer[BM_CHUNK_WORDS];
+	const char *flaw = array_blob(stmt, row, &blob, &len);
+	if (flaw)
+		return flaw;
+	if (!array_since(blob, len, nr, row->newest + 1, newer) || !array_since(blob, len, nr, era, ret_words))
+		return wrong_encoding;
+	return chunk_is_empty(newer) && !chunk_is_empty(ret_words) ? NULL : wrong_newest;
 }
 
 static uint64_t label_sum(const struct label *row)

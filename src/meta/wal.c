@@ -2,6 +2,8 @@
 /* The write-ahead log: back into the database file. */
 #include "meta_private.h"
 
+#include "base/plant.h"
+
 #include <assert.h>
 #include <errno.h>
 
@@ -13,8 +15,14 @@ int meta_wal_checkpoint(struct meta *meta, enum meta_wal mode)
 	assert(!meta_in_transaction(meta));
 	/* With synchronous NORMAL or FULL this fsyncs the -wal before the database is written (a crash in between finds
 	 * the commits in the -wal), and the database before the -wal is reset (a crash then finds them there). */
+	if (mode == META_WAL_TRY)
+		sqlite3_busy_timeout(meta->db.sql, 0);
 	int rc = sqlite3_wal_checkpoint_v2(meta->db.sql, "main",
-		mode == META_WAL_TRUNCATE ? SQLITE_CHECKPOINT_TRUNCATE : SQLITE_CHECKPOINT_PASSIVE, &log, &done);
+		mode == META_WAL_PASSIVE ? SQLITE_CHECKPOINT_PASSIVE : SQLITE_CHECKPOINT_TRUNCATE, &log, &done);
+	if (mode == META_WAL_TRY)
+		sqlite3_busy_timeout(meta->db.sql, BUSY_MS);
+	if (PLANTED(CHECKPOINT_UNVERIFIED))
+		return 0;
 	if (mode == META_WAL_PASSIVE)
 		return rc && (rc & 0xff) != SQLITE_BUSY ? db_error(&meta->db) : 0;
 

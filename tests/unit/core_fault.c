@@ -2,7 +2,9 @@
 /* The image with hooks of core_util.h. */
 #include "core_util.h"
 
+#include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 static struct core_fault *fault_of(struct img *img)
 {
@@ -73,6 +75,27 @@ static int fault_statvfs(struct img *img, struct statvfs *ret_stat)
 	return img_statvfs(fault_of(img)->real, ret_stat);
 }
 
+static int fault_clone(struct img *img, int fd)
+{
+	struct core_fault *fault = fault_of(img);
+	return fault->on_clone != NULL ? fault->on_clone(fault, fd) : img_clone(fault->real, fd);
+}
+
+static void fault_unlock(struct img *img)
+{
+	img_unlock(fault_of(img)->real);
+}
+
+static int fault_relock(struct img *img, struct err *err)
+{
+	struct core_fault *fault = fault_of(img);
+	int r = fault->on_relock != NULL ? fault->on_relock(fault) : 0;
+	if (r < 0)
+		return err_set_exit(
+			err, r == -EBUSY ? ERR_EXIT_REFUSED : ERR_EXIT_FAILED, r, "image: hook: %s", strerror(-r));
+	return img_relock(fault->real, err);
+}
+
 static void fault_close(struct img *img)
 {
 	img_close(fault_of(img)->real);
@@ -90,6 +113,9 @@ static const struct img_ops fault_ops = {
 	.stat = fault_stat,
 	.set_mtime = fault_set_mtime,
 	.statvfs = fault_statvfs,
+	.clone = fault_clone,
+	.unlock = fault_unlock,
+	.relock = fault_relock,
 	.close = fault_close,
 };
 

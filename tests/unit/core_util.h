@@ -142,6 +142,8 @@ struct core_fault {
 	int (*on_flush)(struct core_fault *fault);
 	int (*on_drop_cache)(struct core_fault *fault);
 	int (*on_fallocate)(struct core_fault *fault, int mode, uint64_t offset, uint64_t len);
+	int (*on_clone)(struct core_fault *fault, int fd);
+	int (*on_relock)(struct core_fault *fault); /* comes before the real one; -errno: instead of it */
 	atomic_uint nr_pwrites;
 	atomic_uint nr_flushes;
 	atomic_uint nr_preads;

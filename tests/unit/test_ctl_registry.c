@@ -11,6 +11,7 @@
 
 #define NONCE_A "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
 #define NONCE_B "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
+#define NONCE_C "cccccccccccccccccccccccccccccccc"
 #define UUID_A "0a234567-89ab-cdef-0123-456789abcdef"
 
 /* Each test has its own run folder and its own folder of files. */
@@ -66,6 +67,7 @@ static struct ctl_instance *make_instance(const char *nonce)
 	it->mount_dev = UINT64_C(0x7ffffffffffff);
 	it->image_dev = st.st_dev;
 	it->image_ino = st.st_ino;
+	it->generation = 1;
 	return it;
 }
 
@@ -100,6 +102,7 @@ START_TEST(test_round_trip)
 	ck_assert_int_eq(count(), 0);
 	struct ctl_instance *it = make_instance(NONCE_A), *back = calloc(1, sizeof(*back));
 	it->image_ino = UINT64_MAX - 3; /* some file systems use them all */
+	it->generation = INT64_MAX; /* SQLite's greatest */
 	write_entry(it);
 	ck_assert_int_eq(count(), 1);
 	ck_assert_int_eq(ctl_registry_each(take_first, back), 7);
@@ -144,7 +147,7 @@ START_TEST(test_damaged)
 	snprintf(path, sizeof(path), "%s/" NONCE_A ".json", run_dir);
 	write_entry(it);
 	json_t *good = json_load_file(path, 0, NULL);
-	ck_assert_uint_eq(json_object_size(good), 13);
+	ck_assert_uint_eq(json_object_size(good), 15);
 	const char *key;
 	json_t *value;
 	json_object_foreach(good, key, value)
@@ -341,6 +344,164 @@ START_TEST(test_resolve_ambiguous)
 }
 END_TEST
 
+/* b, of generation 2, took a's image and metadata over. */
+static void take_over(struct ctl_instance *b, const struct ctl_instance *a)
+{
+	strcpy(b->image, a->image);
+	strcpy(b->metadata, a->metadata);
+	b->image_dev = a->image_dev;
+	b->image_ino = a->image_ino;
+	b->generation = 2;
+}
+
+/* Writes a and b, each in its turn as the one with the greater generation, so that no order of the entries decides. */
+static void expect_heir(struct ctl_instance *a, struct ctl_instance *b, const char *target)
+{
+	a->generation = 1;
+	b->generation = 2;
+	write_entry(a);
+	write_entry(b);
+	expect_found(target, NONCE_B);
+	a->generation = 3;
+	write_entry(a);
+	expect_found(target, NONCE_A);
+}
+
+static void expect_pair(struct ctl_instance *a, struct ctl_instance *b, const char *target, int result)
+{
+	write_entry(a);
+	write_entry(b);
+	expect_result(target, result);
+}
+
+START_TEST(test_resolve_takeover)
+{
+	begin("takeover");
+	struct ctl_instance *a = make_instance(NONCE_A), *b = make_instance(NONCE_B);
+	take_over(b, a);
+	ck_assert_int_eq(chdir(files), 0);
+	ck_assert_int_eq(symlink("aaaa.img", "link.img"), 0);
+	ck_assert_int_eq(link("aaaa.img", "hard.img"), 0);
+	ck_assert_int_eq(link("aaaa.img.era", "hard.era"), 0);
+	const char *const targets[] = { a->image, a->metadata, "aaaa.img", "link.img", "hard.img", "hard.era" };
+	for (size_t i = 0; i < sizeof(targets) / sizeof(targets[0]); i++) {
+		expect_heir(a, b, targets[i]);
+		/* Each keeps its own mount. */
+		expect_found(a->mountpoint, NONCE_A);
+		expect_found(b->mountpoint, NONCE_B);
+		expect_found(a->file, NONCE_A);
+		expect_found(b->file, NONCE_B);
+		/* Of one generation, or of other metadata: nobody guesses. */
+		b->generation = a->generation;
+		expect_pair(a, b, targets[i], -ENOTUNIQ);
+		b->generation++;
+		b->uuid[0] = '1';
+		expect_pair(a, b, targets[i], -ENOTUNIQ);
+		b->uuid[0] = a->uuid[0];
+	}
+	/* An image by two nodes of one device: the metadata are one all the same. */
+	b->image_ino++;
+	expect_heir(a, b, a->metadata);
+	b->image_ino--;
+	/* The image is gone, its name is not. */
+	ck_assert_int_eq(unlink("aaaa.img"), 0);
+	expect_heir(a, b, a->image);
+	/* Another file is there: whose name it is says nothing. */
+	touch(files, "aaaa.img", "");
+	expect_pair(a, b, a->image, -ENOTUNIQ);
+	free(a);
+	free(b);
+}
+END_TEST
+
+/* The heir knows image and metadata by names of its own. */
+/* Who is fenced has nothing but its mount, also when nobody else is left. */
+START_TEST(test_resolve_fenced)
+{
+	begin("fenced");
+	struct ctl_instance *it = make_instance(NONCE_A);
+	write_entry(it);
+	expect_found(it->image, NONCE_A);
+	it->fenced = true;
+	write_entry(it);
+	expect_result(it->image, 0);
+	expect_result(it->metadata, 0);
+	expect_found(it->mountpoint, NONCE_A);
+	expect_found(it->file, NONCE_A);
+	free(it);
+}
+END_TEST
+
+START_TEST(test_resolve_takeover_by_another_name)
+{
+	begin("renamed");
+	struct ctl_instance *a = make_instance(NONCE_A), *b = make_instance(NONCE_B), *c = make_instance(NONCE_C);
+	char *image = b->image;
+	take_over(b, a);
+	snprintf(image, PATH_MAX, "%s/hard.img", files);
+	snprintf(b->metadata, PATH_MAX, "%s/hard.era", files);
+	ck_assert_int_eq(link(a->image, b->image), 0);
+	ck_assert_int_eq(link(a->metadata, b->metadata), 0);
+	const char *const targets[] = { a->image, a->metadata, b->image, b->metadata };
+	for (size_t i = 0; i < sizeof(targets) / sizeof(targets[0]); i++) {
+		expect_heir(a, b, targets[i]);
+		expect_found(b->mountpoint, NONCE_B);
+		expect_found(b->file, NONCE_B);
+	}
+	/* Metadata of its own: no heir. */
+	a->generation = 1;
+	b->uuid[0] = '1';
+	write_entry(b);
+	write_entry(a);
+	expect_found(a->image, NONCE_A);
+	b->uuid[0] = a->uuid[0];
+	/* Two heirs that nothing tells apart. */
+	take_over(c, b);
+	write_entry(c);
+	expect_pair(a, b, a->image, -ENOTUNIQ);
+	expect_found(a->mountpoint, NONCE_A);
+	c->generation = 3;
+	write_entry(c);
+	expect_found(a->image, NONCE_C);
+	/* A copy of the image with a copy of its metadata is another instance's. */
+	unlink(b->image);
+	touch(files, "hard.img", "copy");
+	struct stat st;
+	ck_assert_int_eq(stat(b->image, &st), 0);
+	b->image_ino = c->image_ino = st.st_ino;
+	write_entry(c);
+	write_entry(b);
+	expect_found(a->image, NONCE_A);
+	expect_found(b->image, NONCE_C);
+	free(a);
+	free(b);
+	free(c);
+}
+END_TEST
+
+/* A name that is one's image and another's mount point is not decided by generations. */
+START_TEST(test_resolve_mount_over_image)
+{
+	begin("over");
+	struct ctl_instance *a = make_instance(NONCE_A), *b = make_instance(NONCE_B);
+	take_over(b, a);
+	strcpy(a->mountpoint, a->image);
+	strcpy(a->file, a->image);
+	expect_pair(a, b, a->image, -ENOTUNIQ);
+	expect_found(a->metadata, NONCE_B);
+	/* The path leads to a's mount, be it of an older generation. */
+	struct stat st;
+	ck_assert_int_eq(stat(a->image, &st), 0);
+	a->mount_dev = st.st_dev;
+	b->image_ino++;
+	write_entry(a);
+	write_entry(b);
+	expect_found(a->image, NONCE_A);
+	free(a);
+	free(b);
+}
+END_TEST
+
 int main(void)
 {
 	TCase *tcase = tcase_create("ctl_registry");
@@ -353,5 +514,9 @@ int main(void)
 	tcase_add_test(tcase, test_resolve_names);
 	tcase_add_test(tcase, test_resolve_inodes);
 	tcase_add_test(tcase, test_resolve_ambiguous);
+	tcase_add_test(tcase, test_resolve_takeover);
+	tcase_add_test(tcase, test_resolve_takeover_by_another_name);
+	tcase_add_test(tcase, test_resolve_fenced);
+	tcase_add_test(tcase, test_resolve_mount_over_image);
 	return testdir_main("ctl_registry", tcase);
 }

@@ -3,7 +3,9 @@
 
 #include "control/ctl.h"
 
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -14,9 +16,13 @@
 #include <sys/un.h>
 #include <sys/wait.h>
 
-/* A handler that counts. "hold" leaves a state; "wait" blocks until released. */
+/* A handler that counts. "hold" leaves a state; "wait" blocks until released. Of a file that comes along it notes which
+ * one it is. */
 struct probe {
 	atomic_int handled, closed, closed_with_state, waiting;
+	atomic_int nr_files;
+	atomic_ullong file_ino;
+	atomic_bool file_is_cloexec;
 	pthread_mutex_t lock;
 	pthread_cond_t released;
 	bool release;
@@ -39,11 +45,23 @@ static void probe_release(struct probe *probe)
 	pthread_mutex_unlock(&probe->lock);
 }
 
-static int probe_handle(void *arg, void **state, const json_t *request, json_t **ret_reply, struct err *err)
+static void probe_take_file(struct probe *probe, int fd)
+{
+	struct stat st;
+	if (fd < 0)
+		return;
+	ck_assert_int_eq(fstat(fd, &st), 0);
+	probe->file_ino = st.st_ino;
+	probe->file_is_cloexec = (fcntl(fd, F_GETFD) & FD_CLOEXEC) != 0;
+	probe->nr_files++;
+}
+
+static int probe_handle(void *arg, void **state, const json_t *request, int fd, json_t **ret_reply, struct err *err)
 {
 	struct probe *probe = arg;
 	const char *word = ctl_string(request, "request");
 	probe->handled++;
+	probe_take_file(probe, fd);
 	if (word == NULL || strcmp(word, "nonsense") == 0)
 		return err_set_exit(err, ERR_EXIT_REFUSED, -EINVAL, "unknown request");
 	if (strcmp(word, "latin1") == 0)
@@ -85,6 +103,17 @@ static struct ctl_server *start(const char *path, struct probe *probe)
 	return server;
 }
 
+static int count_descriptors(void)
+{
+	DIR *dir = opendir("/proc/self/fd");
+	ck_assert_ptr_nonnull(dir);
+	int nr = 0;
+	for (const struct dirent *item; (item = readdir(dir)) != NULL;)
+		nr += item->d_name[0] != '.';
+	closedir(dir);
+	return nr - 1; /* the folder's own */
+}
+
 /* A plain socket, for clients that do not behave. */
 static int raw_connect(const char *path)
 {
@@ -106,6 +135,30 @@ static void raw_send(int fd, const char *text, size_t len)
 		text += n;
 		len -= (size_t)n;
 	}
+}
+
+/* Sends text in one message with nr times file. */
+static void raw_send_files(int fd, const char *text, int file, unsigned int nr)
+{
+	enum { MOST = 253 }; /* the kernel's */
+	union {
+		struct cmsghdr header;
+		char bytes[CMSG_SPACE(MOST * sizeof(int))];
+	} control = { .bytes = { 0 } };
+	ck_assert_uint_le(nr, MOST);
+	control.header.cmsg_level = SOL_SOCKET;
+	control.header.cmsg_type = SCM_RIGHTS;
+	control.header.cmsg_len = CMSG_LEN(nr * sizeof(int));
+	for (unsigned int i = 0; i < nr; i++)
+		memcpy(CMSG_DATA(&control.header) + i * sizeof(int), &file, sizeof(int));
+	struct iovec part = { .iov_base = (void *)text, .iov_len = strlen(text) };
+	struct msghdr message = {
+		.msg_iov = &part,
+		.msg_iovlen = 1,
+		.msg_control = &control,
+		.msg_controllen = CMSG_SPACE(nr * sizeof(int)),
+	};
+	ck_assert_int_eq(sendmsg(fd, &message, MSG_NOSIGNAL), (ssize_t)strlen(text));
 }
 
 /* All that comes until the server closes the connection. */
@@ -358,7 +411,7 @@ START_TEST(test_stop)
 	}
 	struct ctl_client *busy = connect_to(path);
 	json_t *request = make_request("wait");
-	ck_assert_int_eq(ctl_send(busy, request, &err), 0);
+	ck_assert_int_eq(ctl_send(busy, request, -1, &err), 0);
 	json_decref(request);
 	wait_until(&probe.waiting, 1);
 
@@ -550,6 +603,283 @@ START_TEST(test_no_descriptors)
 }
 END_TEST
 
+/* ctl_send() with a word and a file, and the reply. */
+static int call_with(struct ctl_client *client, json_t *request, int file, struct err *err)
+{
+	json_t *reply = NULL;
+	*err = ERR_INIT;
+	int r = ctl_send(client, request, file, err);
+	if (r == 0)
+		r = ctl_receive(client, 60, &reply, err);
+	json_decref(request);
+	json_decref(reply);
+	return r;
+}
+
+/* A file of the test's own, and its inode. */
+static int make_file(const char *name, ino_t *ret_ino)
+{
+	struct stat st;
+	int file = open(testdir_path(name), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	ck_assert_int_ge(file, 0);
+	ck_assert_int_eq(fstat(file, &st), 0);
+	*ret_ino = st.st_ino;
+	return file;
+}
+
+/* It is the same file, with this request and no other, and is closed once the reply is here. */
+START_TEST(test_file)
+{
+	static char padding[CTL_LINE_MAX - 64];
+	struct probe probe;
+	struct err err;
+	ino_t first_ino, second_ino;
+	const char *path = testdir_path("file");
+	struct ctl_server *server = start(path, &probe);
+	int first = make_file("first", &first_ino), second = make_file("second", &second_ino);
+	struct ctl_client *client = connect_to(path);
+	ck_assert_int_eq(call(client, "hello", 60, NULL, &err), 0);
+	int before = count_descriptors();
+	ck_assert_int_eq(call_with(client, make_request("hello"), first, &err), 0);
+	ck_assert_int_eq(count_descriptors(), before);
+	ck_assert_int_eq(probe.nr_files, 1);
+	ck_assert_uint_eq(probe.file_ino, first_ino);
+	ck_assert(probe.file_is_cloexec);
+	ck_assert_int_eq(call(client, "hello", 60, NULL, &err), 0);
+	ck_assert_int_eq(probe.nr_files, 1);
+	/* Also where the handler fails, and where the line is many messages. */
+	ck_assert_int_eq(call_with(client, make_request("nonsense"), second, &err), -EREMOTEIO);
+	ck_assert_int_eq(count_descriptors(), before);
+	ck_assert_int_eq(probe.nr_files, 2);
+	ck_assert_uint_eq(probe.file_ino, second_ino);
+	memset(padding, 'x', sizeof(padding) - 1);
+	ck_assert_int_eq(call_with(client, json_pack("{s:s, s:s}", "request", "hello", "x", padding), first, &err), 0);
+	ck_assert_int_eq(count_descriptors(), before);
+	ck_assert_int_eq(probe.nr_files, 3);
+	ck_assert_uint_eq(probe.file_ino, first_ino);
+	/* Ours are still open, and what is not open is not sent. */
+	ck_assert_int_ge(fcntl(first, F_GETFD), 0);
+	close(first);
+	close(second);
+	ck_assert_int_eq(call_with(client, make_request("hello"), first, &err), -EBADF);
+	ctl_disconnect(client);
+	ctl_server_stop(server);
+	ck_assert_int_eq(probe.nr_files, 3);
+}
+END_TEST
+
+/* With each byte of the line, sent in two messages; and the next request, sent on without waiting, has none. */
+START_TEST(test_file_in_pieces)
+{
+	static const char line[] = "{\"request\":\"a\"}\n";
+	enum { LEN = sizeof(line) - 1 };
+	struct probe probe;
+	ino_t ino;
+	char head[sizeof(line)], text[256];
+	const char *path = testdir_path("pieces");
+	struct ctl_server *server = start(path, &probe);
+	int file = make_file("sent", &ino), before = count_descriptors();
+	for (int i = 0; i < LEN; i++) {
+		int fd = raw_connect(path);
+		snprintf(head, sizeof(head), "%.*s", i, line);
+		raw_send(fd, head, (size_t)i);
+		raw_send_files(fd, line + i, file, 1);
+		raw_send(fd, "{\"request\":\"b\"}\n", LEN);
+		shutdown(fd, SHUT_WR);
+		raw_receive_all(fd, text, sizeof(text));
+		ck_assert_str_eq(text, "{\"echo\":\"a\",\"held\":false,\"ok\":true}\n"
+				       "{\"echo\":\"b\",\"held\":false,\"ok\":true}\n");
+		close(fd);
+		wait_until(&probe.closed, i + 1);
+		ck_assert_int_eq(probe.nr_files, i + 1);
+		ck_assert_uint_eq(probe.file_ino, ino);
+	}
+	close(file);
+	ctl_server_stop(server);
+	ck_assert_int_eq(count_descriptors(), before - 3); /* listener, eventfd, file */
+}
+END_TEST
+
+/* What a client that breaks the rules sends: up to two messages, the files of each, and what is answered (NULL:
+ * nothing). */
+struct hostile {
+	const char *text[2];
+	unsigned int nr_files[2];
+	bool ends; /* the client sends no more */
+	const char *answer;
+};
+
+/* The server is held back by a request until all is sent: what it finds in one go is no race. */
+static void hostile_play(const char *path, struct probe *probe, const struct hostile *hostile, int file)
+{
+	char text[1024];
+	int fd = raw_connect(path), waiting = probe->waiting, handled = probe->handled, closed = probe->closed;
+	probe->release = false;
+	raw_send(fd, "{\"request\":\"wait\"}\n", 19);
+	wait_until(&probe->waiting, waiting + 1);
+	for (int i = 0; i < 2 && hostile->text[i] != NULL; i++) {
+		if (hostile->nr_files[i] > 0)
+			raw_send_files(fd, hostile->text[i], file, hostile->nr_files[i]);
+		else
+			raw_send(fd, hostile->text[i], strlen(hostile->text[i]));
+	}
+	if (hostile->ends)
+		shutdown(fd, SHUT_WR);
+	probe_release(probe);
+	raw_receive_all(fd, text, sizeof(text));
+	const char *rest = strchr(text, '\n');
+	ck_assert_msg(rest != NULL, "%s", text);
+	if (hostile->answer != NULL)
+		ck_assert_msg(strstr(rest, hostile->answer) != NULL, "%s answered %s", hostile->text[0], rest);
+	else
+		ck_assert_str_eq(rest, "\n");
+	close(fd);
+	wait_until(&probe->closed, closed + 1);
+	ck_assert_int_eq(probe->handled, handled + 1);
+}
+
+START_TEST(test_file_hostile)
+{
+#define LINE "{\"request\":\"a\"}\n"
+#define RULE "may bring one open file"
+	static const struct hostile all[] = {
+		{ { LINE }, { 2 }, .answer = RULE },
+		{ { LINE }, { 3 }, .answer = RULE },
+		{ { LINE }, { 253 }, .answer = RULE },
+		{ { "{\"requ", "est\":\"a\"}\n" }, { 1, 1 }, .answer = RULE },
+		{ { "{\"requ", "est\":\"a\"}\n" }, { 1, 2 }, .answer = RULE },
+		{ { LINE LINE }, { 1 }, .answer = RULE },
+		{ { LINE, LINE }, { 0, 1 }, .answer = RULE },
+		{ { LINE, "{" }, { 0, 1 }, .answer = RULE },
+		/* Garbage. */
+		{ { "hello\n" }, { 1 }, .answer = "not a JSON object" },
+		{ { "hello\n" }, { 2 }, .answer = RULE },
+		/* The end of the connection, in the middle of a line and after garbage. */
+		{ { "{\"requ" }, { 1 }, .ends = true },
+		{ { "{\"requ", "est" }, { 1, 0 }, .ends = true },
+		{ { "{\"requ" }, { 2 }, .ends = true, .answer = RULE },
+		/* The second is never read. */
+		{ { "hello\n", LINE }, { 1, 1 }, .answer = "not a JSON object" },
+		{ { "7\n", LINE }, { 0, 1 }, .answer = RULE },
+	};
+	struct probe probe;
+	ino_t ino;
+	const char *path = testdir_path("hostile");
+	struct ctl_server *server = start(path, &probe);
+	int file = make_file("trap", &ino), before = count_descriptors();
+	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
+		hostile_play(path, &probe, &all[i], file);
+		/* The handler saw none, and its connection's own descriptor goes a moment after closed. */
+		ck_assert_int_eq(probe.nr_files, 0);
+	}
+	ctl_server_stop(server);
+	ck_assert_int_eq(count_descriptors(), before - 2); /* listener, eventfd */
+	close(file);
+}
+END_TEST
+
+/* A line too long, and silence, with a file in hand. */
+START_TEST(test_file_never_used)
+{
+	static char line[CTL_LINE_MAX + 1];
+	struct probe probe;
+	ino_t ino;
+	char text[256];
+	const char *path = testdir_path("unused");
+	struct ctl_server *server = start(path, &probe);
+	int file = make_file("unused.file", &ino), before = count_descriptors();
+	memset(line, 'x', CTL_LINE_MAX);
+	int silent = raw_connect(path), long_one = raw_connect(path);
+	raw_send_files(silent, "{", file, 1);
+	raw_send_files(long_one, "{", file, 1);
+	raw_send(long_one, line, CTL_LINE_MAX - 1);
+	raw_receive_all(long_one, text, sizeof(text));
+	ck_assert_ptr_nonnull(strstr(text, "too long"));
+	ck_assert_uint_eq(raw_receive_all(silent, text, sizeof(text)), 0);
+	close(silent);
+	close(long_one);
+	ctl_server_stop(server);
+	ck_assert_int_eq(count_descriptors(), before - 2);
+	ck_assert_int_eq(probe.handled, 0);
+	close(file);
+}
+END_TEST
+
+/* No descriptor is free for it: that is said, and the server goes on. */
+START_TEST(test_file_no_descriptors)
+{
+	struct probe probe;
+	struct err err;
+	struct rlimit before, none;
+	ino_t ino;
+	const char *path = testdir_path("full");
+	struct ctl_server *server = start(path, &probe);
+	int file = make_file("full.file", &ino);
+	struct ctl_client *client = connect_to(path);
+	ck_assert_int_eq(call(client, "hello", 60, NULL, &err), 0);
+	int nr = count_descriptors();
+	ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &before), 0);
+	none = before;
+	none.rlim_cur = 3; /* as in test_no_descriptors */
+	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &none), 0);
+	int r = call_with(client, make_request("hello"), file, &err);
+	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &before), 0);
+	ck_assert_int_eq(r, -EREMOTEIO);
+	ck_assert_ptr_nonnull(strstr(err.text, "too many open"));
+	ctl_disconnect(client);
+	wait_until(&probe.closed, 1);
+	client = connect_to(path);
+	ck_assert_int_eq(call_with(client, make_request("hello"), file, &err), 0);
+	ctl_disconnect(client);
+	ctl_server_stop(server);
+	ck_assert_int_eq(count_descriptors(), nr - 4); /* both ends, listener, eventfd */
+	ck_assert_int_eq(probe.nr_files, 1);
+	close(file);
+}
+END_TEST
+
+static void *hostile_server_main(void *arg)
+{
+	const int *fds = arg;
+	char text[256];
+	int fd = accept4(fds[0], NULL, NULL, SOCK_CLOEXEC);
+	ck_assert_int_ge(fd, 0);
+	ck_assert_int_gt(recv(fd, text, sizeof(text), 0), 0);
+	raw_send_files(fd, "{\"ok\":true", fds[1], 1);
+	raw_send_files(fd, "}\n{\"ok\":true}\n", fds[1], 253);
+	raw_send_files(fd, "{\"o", fds[1], 2);
+	close(fd);
+	return NULL;
+}
+
+/* Replies bring no files: a client takes none. */
+START_TEST(test_file_in_reply)
+{
+	struct err err = ERR_INIT;
+	json_t *reply;
+	ino_t ino;
+	pthread_t thread;
+	const char *path = testdir_path("giver");
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
+	int fds[2] = { socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), make_file("gift", &ino) };
+	ck_assert_int_eq(bind(fds[0], (struct sockaddr *)&address, sizeof(address)), 0);
+	ck_assert_int_eq(listen(fds[0], 1), 0);
+	struct ctl_client *client = connect_to(path);
+	int before = count_descriptors();
+	ck_assert_int_eq(pthread_create(&thread, NULL, hostile_server_main, fds), 0);
+	ck_assert_int_eq(call_with(client, make_request("hello"), -1, &err), 0);
+	ck_assert_int_eq(ctl_receive(client, 60, &reply, &err), 0);
+	json_decref(reply);
+	ck_assert_int_eq(ctl_receive(client, 60, &reply, &err), -EIO);
+	pthread_join(thread, NULL);
+	ck_assert_int_eq(count_descriptors(), before);
+	ctl_disconnect(client);
+	close(fds[0]);
+	close(fds[1]);
+}
+END_TEST
+
 START_TEST(test_grammar)
 {
 	json_t *object = json_pack("{s:s, s:i, s:i, s:f}", "word", "x", "seven", 7, "minus", -1, "real", 1.5);
@@ -589,6 +919,12 @@ int main(void)
 	else
 		fprintf(stderr, "not root, so that no other user can be played: test_other_user is left out\n");
 	tcase_add_test(tcase, test_no_descriptors);
+	tcase_add_test(tcase, test_file);
+	tcase_add_test(tcase, test_file_in_pieces);
+	tcase_add_test(tcase, test_file_hostile);
+	tcase_add_test(tcase, test_file_never_used);
+	tcase_add_test(tcase, test_file_no_descriptors);
+	tcase_add_test(tcase, test_file_in_reply);
 	tcase_add_test(tcase, test_grammar);
 	return testdir_main("ctl_server", tcase);
 }

@@ -545,8 +545,8 @@ static void checkpoint_both(struct both *both)
 		both->nr_late++;
 		return;
 	}
-	expect_eq(era_checkpoint_commit(both->first, NULL, &now, &err), 0);
-	expect_eq(era_checkpoint_commit(both->second, NULL, &now, &err), 0);
+	expect_eq(era_checkpoint_commit(both->first, NULL, -1, &now, &err), 0);
+	expect_eq(era_checkpoint_commit(both->second, NULL, -1, &now, &err), 0);
 	both->nr_done++;
 }
 

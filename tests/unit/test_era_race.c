@@ -407,7 +407,7 @@ START_TEST(test_cancel_behind_a_closed_gate)
 	expect(!core_req_is_over(&kept));
 	expect(era_cancel(era, &taken.req));
 	uint64_t now = 0;
-	expect_eq(era_checkpoint_commit(era, NULL, &now, &err), 0);
+	expect_eq(era_checkpoint_commit(era, NULL, -1, &now, &err), 0);
 	expect_eq(core_req_wait(&kept), 0);
 	expect(!core_req_is_over(&taken));
 	expect_eq(atomic_load(&taken.nr_applies), 0);

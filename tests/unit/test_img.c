@@ -277,6 +277,122 @@ START_TEST(partial_write_is_told)
 }
 END_TEST
 
+static void expect_relock(struct img *img, int code, enum err_exit exit_code)
+{
+	struct err err = ERR_INIT;
+	ck_assert_msg(img_relock(img, &err) == code, "%d, %s", err.code, err.text);
+	ck_assert_int_eq(err.exit, exit_code);
+	ck_assert_int_eq(err.code, code);
+}
+
+START_TEST(without_its_lock_an_image_goes_on)
+{
+	char data[4096], back[4096];
+	memset(data, 'd', sizeof(data));
+	make_file("image", SIZE);
+	struct img *img = open_img(testdir_path("image"), false);
+	img_unlock(img);
+	struct img *other = open_img(testdir_path("image"), false);
+	struct err err = ERR_INIT;
+	ck_assert_int_eq(img_relock(img, &err), -EBUSY);
+	ck_assert_int_eq(err.exit, ERR_EXIT_REFUSED);
+	ck_assert_msg(strstr(err.text, testdir_path("image")) == err.text && strstr(err.text, "in use") != NULL, "%s",
+		err.text);
+
+	ck_assert_int_eq(img_pwrite(other, data, sizeof(data), 4096), sizeof(data));
+	ck_assert_int_eq(img_pread(img, back, sizeof(back), 4096), sizeof(back));
+	ck_assert_mem_eq(data, back, sizeof(data));
+	ck_assert_int_eq(img_pwrite(img, data, sizeof(data), 0), sizeof(data));
+	ck_assert_int_eq(img_fallocate(img, FALLOC_FL_KEEP_SIZE, 0, SIZE), 0);
+	ck_assert_int_eq(img_flush(img), 0);
+	ck_assert_int_eq(img_seek(img, 0, SEEK_DATA), 0);
+	img_close(other);
+
+	/* More than once, and the other way round. */
+	for (int i = 0; i < 3; i++) {
+		expect_relock(img, 0, ERR_EXIT_DONE);
+		ck_assert_int_eq(img_open(testdir_path("image"), false, &other, &err), -EBUSY);
+		ck_assert_int_eq(img_pwrite(img, data, sizeof(data), 0), sizeof(data));
+		ck_assert_int_eq(img_fallocate(img, FALLOC_FL_KEEP_SIZE, 0, SIZE), 0);
+		img_unlock(img);
+		img_close(open_img(testdir_path("image"), i == 0));
+	}
+	img_close(img);
+	img_close(open_img(testdir_path("image"), false));
+
+	img = open_img(testdir_path("image"), true);
+	img_unlock(img);
+	other = open_img(testdir_path("image"), true);
+	expect_relock(img, -EBUSY, ERR_EXIT_REFUSED);
+	img_close(other);
+	expect_relock(img, 0, ERR_EXIT_DONE);
+	img_close(img);
+}
+END_TEST
+
+START_TEST(the_lock_is_taken_again_by_inode)
+{
+	make_file("image", SIZE);
+	struct img *img = open_img(testdir_path("image"), false);
+	img_unlock(img);
+	ck_assert_int_eq(rename(testdir_path("image"), testdir_path("away")), 0);
+	make_file("image", SIZE);
+	/* Who has the name is nobody to us; who has the inode is. */
+	struct img *other = open_img(testdir_path("image"), false);
+	expect_relock(img, 0, ERR_EXIT_DONE);
+	img_close(other);
+	img_close(open_img(testdir_path("image"), false));
+	struct err err = ERR_INIT;
+	ck_assert_int_eq(img_open(testdir_path("away"), false, &other, &err), -EBUSY);
+	img_unlock(img);
+	other = open_img(testdir_path("away"), false);
+	expect_relock(img, -EBUSY, ERR_EXIT_REFUSED);
+	img_close(other);
+	/* Nor need it have a name at all. */
+	ck_assert_int_eq(unlink(testdir_path("away")), 0);
+	expect_relock(img, 0, ERR_EXIT_DONE);
+	img_close(img);
+}
+END_TEST
+
+START_TEST(all_names_of_a_file_have_one_base)
+{
+	static const char *const names[] = { "image", "base-symlink", "base-hardlink" };
+	struct stat st;
+	make_file("image", SIZE);
+	ck_assert_int_eq(stat(testdir_path("image"), &st), 0);
+	ck_assert_int_eq(symlink("image", testdir_path("base-symlink")), 0);
+	ck_assert_int_eq(link(testdir_path("image"), testdir_path("base-hardlink")), 0);
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		struct img *img = open_img(testdir_path(names[i]), i == 0);
+		ck_assert_uint_eq(img->base_dev, st.st_dev);
+		ck_assert_uint_eq(img->base_ino, st.st_ino);
+		img_close(img);
+	}
+}
+END_TEST
+
+/* Where clones can be made, test_img_loop.c makes one. */
+START_TEST(a_clone_that_cannot_be_made_is_told)
+{
+	int fd;
+	char byte = 'x';
+	struct img *img = open_memory(&fd);
+	int clone = memfd_create("clone", MFD_CLOEXEC);
+	ck_assert_int_ge(clone, 0);
+	int r = img_clone(img, clone);
+	ck_assert_msg(r == -EOPNOTSUPP || r == -EXDEV || r == -EINVAL, "%s", strerror(-r));
+	struct stat st;
+	ck_assert_int_eq(fstat(clone, &st), 0);
+	ck_assert_int_eq(st.st_size, 0);
+	ck_assert_int_eq(img_pwrite(img, &byte, 1, 0), 1);
+	ck_assert_int_eq(img_flush(img), 0);
+	close(clone);
+	img_close(img);
+	close(fd);
+}
+END_TEST
+
 int main(void)
 {
 	TCase *tcase = tcase_create("img");
@@ -290,5 +406,9 @@ int main(void)
 	tcase_add_test(tcase, seek_finds_data_and_holes);
 	tcase_add_test(tcase, copies_within_a_file);
 	tcase_add_test(tcase, partial_write_is_told);
+	tcase_add_test(tcase, without_its_lock_an_image_goes_on);
+	tcase_add_test(tcase, the_lock_is_taken_again_by_inode);
+	tcase_add_test(tcase, all_names_of_a_file_have_one_base);
+	tcase_add_test(tcase, a_clone_that_cannot_be_made_is_told);
 	return testdir_main("img", tcase);
 }

@@ -281,6 +281,254 @@ START_TEST(devices_that_cannot_be_used)
 }
 END_TEST
 
+static void expect_relock_in_use(struct img *img)
+{
+	struct err err = ERR_INIT;
+	ck_assert_int_eq(img_relock(img, &err), -EBUSY);
+	ck_assert_int_eq(err.code, -EBUSY);
+	ck_assert_int_eq(err.exit, ERR_EXIT_REFUSED);
+	ck_assert_msg(strstr(err.text, "in use") != NULL, "%s", err.text);
+}
+
+static void relock(struct img *img)
+{
+	struct err err = ERR_INIT;
+	ck_assert_msg(img_relock(img, &err) == 0, "%s", err.text);
+}
+
+/* Any change that goes to a device, with or without the claim. */
+static void change(struct img *img)
+{
+	char data[4096], back[4096], zeros[4096] = { 0 };
+	memset(data, 'd', sizeof(data));
+	ck_assert_int_eq(img_pwrite(img, data, sizeof(data), 4096), sizeof(data));
+	ck_assert_int_eq(img_pread(img, back, sizeof(back), 4096), sizeof(back));
+	ck_assert_mem_eq(data, back, sizeof(data));
+	/* While the page is dirty: then the kernel wants the claim. */
+	ck_assert_int_eq(img_fallocate(img, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, 4096, 4096), 0);
+	ck_assert_int_eq(img_pread(img, back, sizeof(back), 4096), sizeof(back));
+	ck_assert_mem_eq(zeros, back, sizeof(data));
+	ck_assert_int_eq(img_flush(img), 0);
+	ck_assert_int_eq(img_drop_cache(img), 0);
+}
+
+/* img, unlocked, and whoever opens path keep each other out. */
+static void check_unlocked_meets(struct img *img, const char *path)
+{
+	change(img);
+	struct img *other = open_img(path, false);
+	expect_relock_in_use(img);
+	img_close(other);
+	relock(img);
+	expect_in_use(path);
+	change(img);
+	img_unlock(img);
+}
+
+START_TEST(an_unlocked_device_is_free)
+{
+	make_file("image");
+	struct loop loop = attach(testdir_path("image"), O_RDWR, 0);
+	struct loop second = attach(testdir_path("image"), O_RDWR, 0);
+	struct loop upper = attach(loop.path, O_RDWR, 0);
+	struct img *img = open_img(loop.path, false);
+	img_unlock(img);
+	check_unlocked_meets(img, loop.path);
+	check_unlocked_meets(img, testdir_path("image"));
+	check_unlocked_meets(img, second.path);
+	check_unlocked_meets(img, upper.path);
+
+	/* Refused by the file below: the device has been let go again. */
+	struct img *other = open_img(testdir_path("image"), false);
+	expect_relock_in_use(img);
+	int claim = open(loop.path, O_RDONLY | O_EXCL | O_CLOEXEC);
+	ck_assert_int_ge(claim, 0);
+	ck_assert_int_eq(flock(claim, LOCK_EX | LOCK_NB), 0);
+	img_close(other);
+	/* Claimed by somebody: the file below has not been locked. */
+	expect_relock_in_use(img);
+	img_close(open_img(testdir_path("image"), false));
+	close(claim);
+	relock(img);
+	img_close(img);
+
+	img = open_img(testdir_path("image"), false);
+	img_unlock(img);
+	check_unlocked_meets(img, loop.path);
+	check_unlocked_meets(img, upper.path);
+	img_close(img);
+	img = open_img(upper.path, false);
+	img_unlock(img);
+	check_unlocked_meets(img, loop.path);
+	check_unlocked_meets(img, second.path);
+	check_unlocked_meets(img, testdir_path("image"));
+	img_close(img);
+	img_close(open_img(upper.path, false));
+	close(upper.fd);
+	close(second.fd);
+	close(loop.fd);
+}
+END_TEST
+
+static void expect_base(const char *path, uint64_t dev, uint64_t ino)
+{
+	struct img *img = open_img(path, true);
+	ck_assert_uint_eq(img->base_dev, dev);
+	ck_assert_uint_eq(img->base_ino, ino);
+	img_close(img);
+}
+
+START_TEST(devices_have_the_base_of_their_file)
+{
+	struct stat st;
+	make_file("image");
+	ck_assert_int_eq(stat(testdir_path("image"), &st), 0);
+	struct loop loop = attach(testdir_path("image"), O_RDWR, 0);
+	struct loop upper = attach(loop.path, O_RDWR, 0);
+	expect_base(testdir_path("image"), st.st_dev, st.st_ino);
+	expect_base(loop.path, st.st_dev, st.st_ino);
+	expect_base(upper.path, st.st_dev, st.st_ino);
+	close(upper.fd);
+	close(loop.fd);
+}
+END_TEST
+
+/* Mounts a file system at path that nobody serves: who touches path waits. Goes with the process, or detached when the
+ * descriptor is closed. -errno where there is no FUSE. */
+static int mount_dead_fuse(const char *path)
+{
+	char options[128];
+	int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	snprintf(options, sizeof(options), "fd=%d,rootmode=100000,user_id=0,group_id=0", fd);
+	ck_assert_int_eq(mount("test", path, "fuse.eraimgfs", 0, options), 0);
+	return fd;
+}
+
+START_TEST(relock_passes_by_what_is_mounted_over_the_image)
+{
+	make_file("image");
+	struct loop loop = attach(testdir_path("image"), O_RDWR, 0);
+	ck_assert_int_eq(unshare(CLONE_NEWNS), 0);
+	ck_assert_int_eq(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL), 0);
+	for (int i = 0; i < 2; i++) {
+		const char *path = i == 0 ? testdir_path("image") : loop.path;
+		struct img *img = open_img(path, false);
+		int fuse_fd = mount_dead_fuse(testdir_path("image"));
+		if (fuse_fd < 0) {
+			printf("img_loop: skipped: mounted over the image (no /dev/fuse: %s)\n", strerror(-fuse_fd));
+			img_close(img);
+			break;
+		}
+		img_unlock(img);
+		relock(img);
+		ck_assert_int_eq(umount2(testdir_path("image"), MNT_DETACH), 0);
+		close(fuse_fd);
+		expect_in_use(testdir_path("image"));
+		img_close(img);
+	}
+	close(loop.fd);
+}
+END_TEST
+
+/* Mounts an xfs of its own on dir, in a mount namespace of this process. False, with the reason printed, without xfs. */
+static bool mount_xfs(const char *dir, struct loop *ret_loop)
+{
+	char command[PATH_MAX + 64];
+	int fd = open(testdir_path("xfs"), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	ck_assert_int_ge(fd, 0);
+	ck_assert_int_eq(ftruncate(fd, 320 << 20), 0);
+	close(fd);
+	snprintf(command, sizeof(command), "mkfs.xfs -q -m reflink=1 '%s'", testdir_path("xfs"));
+	int status = system(command);
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 127) {
+		printf("img_loop: skipped: clones (no mkfs.xfs)\n");
+		return false;
+	}
+	ck_assert_int_eq(status, 0);
+	*ret_loop = attach(testdir_path("xfs"), O_RDWR, 0);
+	ck_assert_int_eq(mkdir(dir, 0700), 0);
+	ck_assert_int_eq(unshare(CLONE_NEWNS), 0);
+	ck_assert_int_eq(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL), 0);
+	if (mount(ret_loop->path, dir, "xfs", 0, NULL) == 0)
+		return true;
+	ck_assert_msg(errno == ENODEV, "mount: %s", strerror(errno));
+	printf("img_loop: skipped: clones (the kernel has no xfs)\n");
+	close(ret_loop->fd);
+	return false;
+}
+
+static int create(const char *path)
+{
+	int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	ck_assert_int_ge(fd, 0);
+	return fd;
+}
+
+static void expect_bytes(int fd, char byte)
+{
+	static char back[SIZE], want[SIZE];
+	struct stat st;
+	memset(want, byte, SIZE);
+	ck_assert_int_eq(fstat(fd, &st), 0);
+	ck_assert_int_eq(st.st_size, SIZE);
+	ck_assert_int_eq(pread(fd, back, SIZE, 0), SIZE);
+	ck_assert_mem_eq(back, want, SIZE);
+}
+
+START_TEST(a_clone_stays_as_it_is)
+{
+	static char data[SIZE];
+	struct loop loop;
+	if (!mount_xfs(testdir_path("mnt"), &loop))
+		return;
+	make_file("mnt/image");
+	struct img *img = open_img(testdir_path("mnt/image"), false);
+	memset(data, 'a', SIZE);
+	ck_assert_int_eq(img_pwrite(img, data, SIZE, 0), SIZE);
+	/* With the data still in the cache. */
+	int clone = create(testdir_path("mnt/clone"));
+	ck_assert_int_eq(img_clone(img, clone), 0);
+	expect_bytes(clone, 'a');
+	memset(data, 'b', SIZE);
+	ck_assert_int_eq(img_pwrite(img, data, SIZE, 0), SIZE);
+	ck_assert_int_eq(img_flush(img), 0);
+	expect_bytes(clone, 'a');
+	int second = create(testdir_path("mnt/second"));
+	ck_assert_int_eq(img_clone(img, second), 0);
+	expect_bytes(second, 'b');
+	close(second);
+	close(clone);
+
+	/* On another file system; without the lock; of an image that is read only; of a device. */
+	int elsewhere = create(testdir_path("elsewhere"));
+	ck_assert_int_eq(img_clone(img, elsewhere), -EXDEV);
+	close(elsewhere);
+	img_unlock(img);
+	struct img *reader = open_img(testdir_path("mnt/image"), true);
+	int third = create(testdir_path("mnt/third"));
+	ck_assert_int_eq(img_clone(reader, third), 0);
+	expect_bytes(third, 'b');
+	ck_assert_int_eq(ftruncate(third, 0), 0);
+	ck_assert_int_eq(img_clone(img, third), 0);
+	expect_bytes(third, 'b');
+	img_close(reader);
+	img_close(img);
+	struct loop image = attach(testdir_path("mnt/image"), O_RDWR, 0);
+	img = open_img(image.path, false);
+	int r = img_clone(img, third);
+	ck_assert_msg(r == -EINVAL || r == -EXDEV || r == -EOPNOTSUPP, "%s", strerror(-r));
+	expect_bytes(third, 'b');
+	img_close(img);
+	close(third);
+	ck_assert_int_eq(ioctl(image.fd, LOOP_CLR_FD), 0);
+	close(image.fd);
+	ck_assert_int_eq(umount(testdir_path("mnt")), 0);
+	close(loop.fd);
+}
+END_TEST
+
 /* The least of a FUSE file system: its root is a file of SIZE zeros that can be stat'ed. No open is answered but with
  * ENOSYS, which the kernel takes for "opens need no answer". Ends when the mount is gone. */
 static void fuse_serve(int fd)
@@ -397,6 +645,10 @@ int main(void)
 		tcase_add_test(tcase, a_device_reads_and_writes);
 		tcase_add_test(tcase, devices_that_cannot_be_used);
 		tcase_add_test(tcase, a_mount_of_ours_is_refused);
+		tcase_add_test(tcase, an_unlocked_device_is_free);
+		tcase_add_test(tcase, devices_have_the_base_of_their_file);
+		tcase_add_test(tcase, relock_passes_by_what_is_mounted_over_the_image);
+		tcase_add_test(tcase, a_clone_stays_as_it_is);
 	} else {
 		printf("img_loop: skipped: loop devices (needs root and /dev/loop-control)\n");
 	}

@@ -99,7 +99,7 @@ START_TEST(test_super_round_trip)
 	pending->durable_era = INT64_MAX - 1;
 	pending->floor_era = INT64_MAX - 2;
 	pending->generation = 11;
-	pending->state = META_FAILED;
+	pending->state = META_FROZEN;
 	pending->owner_pid = 12;
 	pending->owner_start = 13;
 	pending->image_mtime_ns = 14;
@@ -276,7 +276,7 @@ static void forge(struct meta *meta, int which)
 		super->block_size = 5000;
 		break;
 	case 5:
-		super->state = (enum meta_state)3;
+		super->state = (enum meta_state)(META_FROZEN + 1);
 		break;
 	case 6: /* below the era array, a writeset and a label */
 		super->current_era = super->durable_era = 0;

@@ -72,6 +72,18 @@ START_TEST(debug_is_foreground)
 }
 END_TEST
 
+/* Who takes metadata over writes to them. */
+START_TEST(takeover_is_not_for_readers)
+{
+	struct err err = ERR_INIT;
+	parse_ok("eraimgfs img mnt -o takeover");
+	ck_assert(options.takeover);
+	ck_assert_int_eq(parse("eraimgfs img mnt -o takeover,ro", &err), -EINVAL);
+	ck_assert_int_eq(err.exit, ERR_EXIT_USAGE);
+	ck_assert_msg(strstr(err.text, "takeover") != NULL, "%s", err.text);
+}
+END_TEST
+
 START_TEST(last_wins)
 {
 	parse_ok("eraimgfs img mnt -o metadata=/a,ro,bypass=mark-all,threads=1 "
@@ -159,7 +171,7 @@ START_TEST(refused)
 		{ "eraimgfs img mnt -o nonsense", "nonsense" },
 		{ "eraimgfs img mnt -o nonsense=1", "nonsense" },
 		{ "eraimgfs img mnt -o Ro", "Ro" },
-		{ "eraimgfs img mnt -o takeover", "takeover" },
+		{ "eraimgfs img mnt -o takeover=1", "takeover" },
 		{ "eraimgfs img mnt -o intent=4M", "intent" },
 		{ "eraimgfs img mnt -o ro=1", "ro" },
 		{ "eraimgfs img mnt -o nocreate=", "nocreate" },
@@ -255,6 +267,7 @@ int main(void)
 	tcase_add_test(tcase, defaults);
 	tcase_add_test(tcase, every_option);
 	tcase_add_test(tcase, debug_is_foreground);
+	tcase_add_test(tcase, takeover_is_not_for_readers);
 	tcase_add_test(tcase, last_wins);
 	tcase_add_test(tcase, kernel_flags);
 	tcase_add_test(tcase, ignored);
