@@ -115,13 +115,21 @@ stale-plane era_fault
 no-drain era_regress
 show-early era_fault
 retry-fsync era_fault
+commit-before-join era_freeze
+join-requeued era_freeze
+late-commit era_freeze
+checkpoint-unverified era_freeze
+close-keeps-nothing era_handover
+read-before-lock era_handover
+fenced-checkpoint era_handover
 cached-open fs-coherence
 END
 }
 
 # What the slower builds run.
 address_tests=(fs-mount fs-stop fs-operations fs-since fs-checkpoint fs-bad_image fs-locks fs-binding fs-reads_go_on)
-thread_tests=(bitmap ctl_server era_race era_regress era_interleave fs-checkpoint fs-stop fs-reads_go_on fs-coherence)
+thread_tests=(bitmap ctl_server era_race era_regress era_interleave era_freeze era_freeze_fail era_handover fs-checkpoint
+  fs-stop fs-reads_go_on fs-coherence)
 memory_tests=(num err fmt options meta_create era_open)
 
 "$top/contrib/deps.sh"

@@ -8,7 +8,9 @@ packages=(
   libfuse3-dev fuse3 libsqlite3-dev libjansson-dev libxxhash-dev uuid-dev scdoc    # what eraimgfs is made of
   check valgrind clang-format clang-tidy                                   # unit tests and checks
   sqlite3 e2fsprogs xfsprogs mount util-linux fdisk fio jq libxml2-utils   # real parts that the tests use
+  btrfs-progs qemu-guest-agent                                             # freezing and cloning
   man-db python3 attr acl procps psmisc strace libaio-dev
+  qemu-system-common qemu-utils                                            # the bench: qemu-storage-daemon, qemu-img
 )
 
 missing=()

@@ -8,7 +8,7 @@
  * chunks (eraimgfs-metadata(5)).
  *
  * Any thread may test and set at the same time: a set is a release, a test an acquire, so that who sees a bit sees what
- * happened before it was set. bm_free() and bm_new() are for the owner alone.
+ * happened before it was set. bm_new(), bm_free() and bm_or_chunk() are for an owner alone.
  */
 #ifndef BASE_BITMAP_H
 #define BASE_BITMAP_H
@@ -39,7 +39,8 @@ bool bm_test_range(const struct bm *bm, uint64_t begin, uint64_t end);
 /* Sets [begin, end). 0, or -ENOMEM with part of the range set. */
 int bm_set_range(struct bm *bm, uint64_t begin, uint64_t end);
 
-/* ORs BM_CHUNK_WORDS words into a chunk; bits at nr_bits and beyond are ignored. 0 or -ENOMEM. */
+/* ORs BM_CHUNK_WORDS words into a chunk; bits at nr_bits and beyond are ignored. No other thread may set bits
+ * meanwhile: they could be lost. 0 or -ENOMEM. */
 int bm_or_chunk(struct bm *bm, uint64_t chunk, const uint64_t *words);
 
 /* Copies a chunk, word by word, each atomically. False, and zeros, when nothing in it was ever set. */

@@ -169,6 +169,10 @@ int era_freeze(struct era *era, unsigned int timeout_s, uint64_t *ret_era, struc
  */
 int era_thaw(struct era *era, uint64_t frozen_era, uint64_t *ret_era, struct err *err);
 
+/* May the metadata be asked? 0; or, of a frozen instance whose image is not as the freeze left it, -ESTALE with exit
+ * ERR_EXIT_UNKNOWN: somebody has written what no metadata know. Fenced: -ESTALE with exit ERR_EXIT_REFUSED. Any thread. */
+int era_check_answers(struct era *era, struct err *err);
+
 /* Names an era that has been shown (<= the current one; 0 means the current one). *ret_era is the one named. */
 int era_label_set(struct era *era, const char *name, uint64_t label_era, uint64_t *ret_era, struct err *err);
 int era_label_remove(struct era *era, const char *name, struct err *err);

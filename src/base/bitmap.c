@@ -117,21 +117,32 @@ int bm_set_range(struct bm *bm, uint64_t begin, uint64_t end)
 	return 0;
 }
 
+/* No atomic OR, and no test whether there is a bit in it: those would be most of what it costs to gather an answer. */
+static void bm_or_word(struct bm_chunk *chunk, uint64_t word, uint64_t bits)
+{
+	bits |= atomic_load_explicit(&chunk->words[word], memory_order_relaxed);
+	atomic_store_explicit(&chunk->words[word], bits, memory_order_release);
+}
+
 int bm_or_chunk(struct bm *bm, uint64_t chunk, const uint64_t *words)
 {
 	assert(chunk < bm_nr_chunks(bm->nr_bits));
-	uint64_t begin = chunk * BM_CHUNK_BITS;
-	struct bm_chunk *target = NULL;
-	for (uint64_t i = 0; i < BM_CHUNK_WORDS && begin < bm->nr_bits; i++, begin += 64) {
-		uint64_t bits = words[i] & bm_mask(begin, bm->nr_bits);
-		if (bits == 0)
-			continue;
-		if (target == NULL)
-			target = bm_make_chunk(bm, chunk);
-		if (target == NULL)
-			return -ENOMEM;
-		atomic_fetch_or_explicit(&target->words[i], bits, memory_order_release);
-	}
+	uint64_t left = bm->nr_bits - chunk * BM_CHUNK_BITS;
+	uint64_t nr_whole = left < BM_CHUNK_BITS ? left / 64 : BM_CHUNK_WORDS;
+	uint64_t last = nr_whole < BM_CHUNK_WORDS ? words[nr_whole] & ((UINT64_C(1) << left % 64) - 1) : 0;
+
+	uint64_t any = last;
+	for (uint64_t i = 0; i < nr_whole; i++)
+		any |= words[i];
+	if (any == 0)
+		return 0;
+	struct bm_chunk *target = bm_make_chunk(bm, chunk);
+	if (target == NULL)
+		return -ENOMEM;
+	for (uint64_t i = 0; i < nr_whole; i++)
+		bm_or_word(target, i, words[i]);
+	if (last != 0)
+		bm_or_word(target, nr_whole, last);
 	return 0;
 }
 

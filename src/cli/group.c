@@ -1,17 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 #include "group.h"
 
+#include "flush.h"
 #include "out.h"
 
-#include "base/cleanup.h"
 #include "base/log.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <syslog.h>
 
 static int group_compare(const void *a, const void *b)
@@ -68,60 +66,19 @@ void group_clear(struct group *group)
 	*group = (struct group){ 0 };
 }
 
-static int member_probe(const struct target *target, struct err *err)
-{
-	json_t *reply = NULL;
-	int r = target_call(target, json_pack("{s:s}", "request", "status"), TARGET_REPLY_S, &reply, err);
-	if (r < 0)
-		return r;
-	const char *state = ctl_string(reply, "state");
-	const char *failure = ctl_string(reply, "failure");
-	if (state != NULL && strcmp(state, "frozen") == 0)
-		r = err_set_exit(err, ERR_EXIT_REFUSED, -EBUSY,
-			"%s: is frozen: thaw it first (era-cli thaw), or wait for the end of the freeze", target->name);
-	else if (state != NULL && (strcmp(state, "freezing") == 0 || strcmp(state, "thawing") == 0))
-		r = err_set_exit(err, ERR_EXIT_REFUSED, -EBUSY, "%s: is %s: try again", target->name, state);
-	else if (state != NULL && strcmp(state, "fenced") == 0)
-		r = err_set_exit(err, ERR_EXIT_REFUSED, -ESTALE,
-			"%s: is fenced: %s: unmount it and name the instance that took over", target->name,
-			failure != NULL ? failure : "another instance has its metadata");
-	json_decref(reply);
-	return r;
-}
-
 int group_probe(const struct group *group, struct err *err)
 {
 	int r = 0;
 	for (unsigned int i = 0; r == 0 && i < group->nr_order; i++)
-		r = member_probe(group->order[i]->target, err);
+		r = flush_probe(group->order[i]->target, err);
 	return r;
-}
-
-static int member_flush(const struct target *target, struct err *err)
-{
-	const char *path = target->instance.file;
-	CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-	/* Root may not look into a user's mount. Every open of ours is direct: there is nothing to flush then. */
-	if (fd < 0 && errno == EACCES)
-		return 0;
-	/* Detached: the path shows what lies below the mount, or a dead one. */
-	if (fd < 0 && (errno == ENOENT || errno == ENOTDIR || errno == ENOTCONN))
-		return 0;
-	struct stat st;
-	if (fd < 0 || fstat(fd, &st) < 0)
-		return err_set(err, -errno, "%s: cannot open %s to flush it: %m", target->name, path);
-	if (st.st_dev != target->instance.mount_dev)
-		return 0;
-	if (fsync(fd) < 0)
-		return err_set(err, -errno, "%s: cannot flush %s: %m", target->name, path);
-	return 0;
 }
 
 int group_flush(const struct group *group, struct err *err)
 {
 	int r = 0;
 	for (unsigned int i = 0; r == 0 && i < group->nr_order; i++)
-		r = member_flush(group->order[i]->target, err);
+		r = flush_mounted(group->order[i]->target, err);
 	return r;
 }
 

@@ -118,20 +118,48 @@ static int thaw_compare(struct era *era, const struct meta_super *now, struct er
 		era->metadata_path);
 }
 
-static int thaw_check_image(struct era *era, struct err *err)
+/* Is this the image that the freeze left? 1, 0, or -errno. at_rest does not change while it is frozen. */
+static int thaw_has_image(struct era *era)
 {
 	struct stat st;
 
 	int r = img_stat(era->image, &st);
 	if (r < 0)
+		return r;
+	return era->image->is_device ||
+	       ((uint64_t)st.st_size == era->at_rest.image_size &&
+		       (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec == era->at_rest.image_mtime_ns);
+}
+
+static int thaw_check_image(struct era *era, struct err *err)
+{
+	int r = thaw_has_image(era);
+	if (r < 0)
 		return err_set(err, r, "cannot be thawed: the image cannot be looked at: %s", strerror(-r));
-	if (era->image->is_device)
-		return 0;
-	if ((uint64_t)st.st_size == era->at_rest.image_size &&
-		(int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec == era->at_rest.image_mtime_ns)
+	if (r == 1)
 		return 0;
 	return err_set(err, -ESTALE,
 		"cannot be thawed: the image was changed while it was frozen, and nobody recorded how here: unmount, and mount with -o bypass=mark-all");
+}
+
+int era_check_answers(struct era *era, struct err *err)
+{
+	int r = 1;
+
+	metalock_urgent(era);
+	enum era_state state = state_now(era);
+	/* Once a writer may be inside, its mtimes are the session's to judge. */
+	if (state == ERA_FROZEN)
+		r = thaw_has_image(era);
+	metalock_release(era);
+	if (state == ERA_FENCED)
+		return state_refuse_unless_running(era, err);
+	if (r < 0)
+		return err_set(err, r, "the image cannot be looked at: %s", strerror(-r));
+	if (r == 0)
+		return err_set_exit(err, ERR_EXIT_UNKNOWN, -ESTALE,
+			"the image was changed while it was frozen, and nobody recorded how here: take a full backup");
+	return 0;
 }
 
 /* Guards the first write to come: from here on the database says that it is open, and by which session. */

@@ -112,10 +112,10 @@ static int control_query(struct fs *fs, struct control_connection *connection, c
 	json_t **ret_reply, struct err *err)
 {
 	struct era_status status;
+	int r = era_check_answers(fs->era, err);
+	if (r < 0)
+		return r;
 	era_get_status(fs->era, &status);
-	if (status.state == ERA_FENCED)
-		return err_set_exit(err, ERR_EXIT_REFUSED, -ESTALE,
-			"is fenced: %s: ask that one, or name the metadata %s", status.failure, fs->instance.metadata);
 	return control_reply(
 		json_pack("{ss sI ss sb}", "uuid", fs->instance.uuid, "current_era", (json_int_t)status.current_era,
 			"metadata", fs->instance.metadata, "read_only", status.read_only),

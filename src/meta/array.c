@@ -54,19 +54,27 @@ ALWAYS_INLINE uint64_t unpack(
 	return greatest;
 }
 
+static bool any_never_written(const uint64_t *eras, unsigned int nr)
+{
+	for (unsigned int i = 0; i < nr; i++) {
+		if (!eras[i])
+			return true;
+	}
+	return false;
+}
+
 size_t array_encode(const uint64_t *eras, unsigned int nr, uint8_t blob[ARRAY_BLOB_MAX], uint64_t *ret_newest)
 {
 	uint64_t newest = 0;
 	uint64_t before = UINT64_MAX; /* one less than the oldest of those that were written */
-	uint64_t oldest = UINT64_MAX; /* of all */
 	for (unsigned int i = 0; i < nr; i++) {
 		newest = eras[i] > newest ? eras[i] : newest;
-		oldest = eras[i] < oldest ? eras[i] : oldest;
 		before = eras[i] - 1 < before ? eras[i] - 1 : before; /* 0 - 1 is the greatest there is */
 	}
 	*ret_newest = newest;
 
-	unsigned int width = oldest == newest ? 0 : width_of(newest - before);
+	bool uniform = newest == 0 || (newest - before == 1 && !any_never_written(eras, nr));
+	unsigned int width = uniform ? 0 : width_of(newest - before);
 	uint64_t le_base = htole64(before + 1);
 	blob[0] = (uint8_t)width;
 	memcpy(&blob[1], &le_base, sizeof(le_base));

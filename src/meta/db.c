@@ -43,7 +43,11 @@ static const char *const sql_text[NR_SQL] = {
 	[SQL_CHUNK_OF] = "SELECT " CHUNK_COLUMNS " FROM writeset_chunk WHERE era = ?1 ORDER BY chunk",
 	[SQL_CHUNK_RANGE] = "SELECT " CHUNK_COLUMNS " FROM writeset_chunk WHERE era >= ?1 AND era < ?2",
 	[SQL_CHUNK_FROM] = "SELECT " CHUNK_COLUMNS " FROM writeset_chunk WHERE chunk >= ?1",
-	[SQL_CHUNK_ORPHAN] = "SELECT era, chunk FROM writeset_chunk WHERE era NOT IN (SELECT era FROM writeset)",
+	/* From era to era by the key: few rows are read. */
+	[SQL_CHUNK_ORPHAN] = "WITH RECURSIVE eras(era) AS (SELECT min(era) FROM writeset_chunk UNION ALL SELECT "
+			     "(SELECT min(era) FROM writeset_chunk WHERE era > eras.era) FROM eras "
+			     "WHERE eras.era IS NOT NULL) "
+			     "SELECT era FROM eras WHERE era IS NOT NULL AND era NOT IN (SELECT era FROM writeset)",
 	[SQL_CHUNK_PUT] = "REPLACE INTO writeset_chunk(" CHUNK_COLUMNS ") VALUES(?1, ?2, ?3, ?4)",
 	[SQL_CHUNK_DELETE] = "DELETE FROM writeset_chunk WHERE era = ?1 AND chunk = ?2",
 	[SQL_CHUNK_CLEAR] = "DELETE FROM writeset_chunk",

@@ -202,11 +202,12 @@ uint64_t rows_sum(const char *tag, const uint64_t *keys, unsigned int nr_keys, c
 const char *rows_writeset_load(sqlite3_stmt *stmt, struct writeset *ret_row);
 const char *rows_chunk_load(sqlite3_stmt *stmt, struct chunk *ret_row);
 const char *rows_array_load(sqlite3_stmt *stmt, struct array *ret_row);
-/* Of a row that was loaded, with its eras as the next column: all of them, or the blocks whose era is `era` or later,
- * where era <= row->newest. */
+/* Of a row that was loaded, with its eras in the next column: all of them; the blocks whose era is `era` or later, where
+ * era <= row->newest (what else newest may be is not looked at); that eras and newest are sound. */
 const char *rows_array_eras(sqlite3_stmt *stmt, const struct array *row, unsigned int nr, uint64_t *ret_eras);
 const char *rows_array_since(
 	sqlite3_stmt *stmt, const struct array *row, unsigned int nr, uint64_t era, uint64_t ret_words[BM_CHUNK_WORDS]);
+const char *rows_array_check(sqlite3_stmt *stmt, const struct array *row, unsigned int nr);
 const char *rows_label_load(sqlite3_stmt *stmt, struct label *ret_row);
 
 /* They compute and set row->sum. */

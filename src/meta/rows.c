@@ -156,13 +156,25 @@ const char *rows_array_since(
 {
 	const uint8_t *blob;
 	size_t len;
-	uint64_t newer[BM_CHUNK_WORDS];
 	const char *flaw = array_blob(stmt, row, &blob, &len);
 	if (flaw)
 		return flaw;
-	if (!array_since(blob, len, nr, row->newest + 1, newer) || !array_since(blob, len, nr, era, ret_words))
+	if (!array_since(blob, len, nr, era, ret_words))
 		return wrong_encoding;
-	return chunk_is_empty(newer) && !chunk_is_empty(ret_words) ? NULL : wrong_newest;
+	return chunk_is_empty(ret_words) ? wrong_newest : NULL; /* the newest at least must be there */
+}
+
+const char *rows_array_check(sqlite3_stmt *stmt, const struct array *row, unsigned int nr)
+{
+	const uint8_t *blob;
+	size_t len;
+	uint64_t newest[BM_CHUNK_WORDS], newer[BM_CHUNK_WORDS];
+	const char *flaw = array_blob(stmt, row, &blob, &len);
+	if (flaw)
+		return flaw;
+	if (!array_since(blob, len, nr, row->newest, newest) || !array_since(blob, len, nr, row->newest + 1, newer))
+		return wrong_encoding;
+	return chunk_is_empty(newest) || !chunk_is_empty(newer) ? wrong_newest : NULL;
 }
 
 static uint64_t label_sum(const struct label *row)

@@ -4,18 +4,19 @@
  *
  *     since_scale [FOLDER [SHIFT [SHAPE]]]
  *
- * Builds metadata of several shapes in FOLDER (4 GB, and two minutes, at full size; SHIFT halves all of them so many
- * times; SHAPE, from 0 on, is the only one), and for each, before and after its digest: meta_open() with its whole verification, and `since` for the newest
- * era, the last one, one in the middle and the first, beside the sqlite3 shell reading the same rows. Each figure is the
- * best of some, by a process of its own, whose peak of memory stands beside it; files are in the page cache. The digest
- * is stepped as the daemon does it. Prints figures, asserts nothing: compare those of one machine only.
+ * Builds metadata of several shapes in FOLDER (4 GB, and some minutes, at full size; SHIFT halves the images so many
+ * times; SHAPE, from 0 on, is the only one). For each, before and after its digest: meta_open() with its whole
+ * verification, and `since` for the newest era, the last one, one in the middle and the first, beside the sqlite3 shell
+ * reading the same rows. Each figure is the best of some, by a process of its own, whose peak of memory stands beside it;
+ * the file is in the page cache, but for "cold". The digest is stepped as the daemon does it. Prints figures, asserts
+ * nothing: compare those of one machine only.
  */
-#include "base/num.h"
-#include "meta/meta.h"
+#include "scale.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,27 +28,12 @@
 #include <unistd.h>
 
 #define BEST_OF 3
-#define STEPS_MAX 1000000
 /* As src/core/digest.c has them. */
 #define ROWS_FIRST 8u
 #define ROWS_MAX 256u
 #define STEP_NS_MAX 4000000
 #define STEP_NS_LOW 1500000
 #define WAL_FRAMES 1000u
-
-enum pattern {
-	SOME, /* 1 % of the blocks, at random */
-	SPARSE, /* a few blocks in each of some thousand chunks */
-	DENSE, /* three quarters of the blocks, at random */
-	WHOLE,
-};
-
-struct shape {
-	const char *name;
-	uint64_t nr_blocks;
-	uint64_t nr_eras;
-	enum pattern pattern;
-};
 
 static const struct shape shapes[] = {
 	{ "1 TiB of 64 KiB, 100 eras of 1 %", 16777216, 100, SOME },
@@ -56,25 +42,6 @@ static const struct shape shapes[] = {
 	{ "8 TiB of 64 KiB, 4 eras of 10^8 bits", 134217728, 4, DENSE },
 	{ "2^31 - 1 blocks, written whole", BM_MAX_BITS, 1, WHOLE },
 	{ "2^31 - 1 blocks, 2 eras of 3/4", BM_MAX_BITS, 2, DENSE },
-};
-
-struct bench {
-	struct shape shape;
-	char db[512];
-	uint64_t era; /* to ask for */
-	uint64_t random;
-};
-
-/* What a child has to say. */
-struct report {
-	int64_t ns;
-	int64_t cpu_ns; /* says more where others keep the machine busy */
-	uint64_t blocks;
-	uint64_t read_bytes;
-	uint64_t rows, steps;
-	int64_t longest_write_back_ns;
-	unsigned int wal_frames;
-	int64_t step_ns[STEPS_MAX];
 };
 
 static int64_t clock_ns(clockid_t clock)
@@ -87,23 +54,6 @@ static int64_t clock_ns(clockid_t clock)
 static int64_t now_ns(void)
 {
 	return clock_ns(CLOCK_MONOTONIC);
-}
-
-static void must(int r, const struct err *err, const char *what)
-{
-	if (r >= 0)
-		return;
-	fprintf(stderr, "%s: %s\n", what, err && err->text[0] ? err->text : strerror(-r));
-	_exit(1);
-}
-
-/* xorshift64*: the same numbers in every run. */
-static uint64_t next_random(struct bench *bench)
-{
-	bench->random ^= bench->random >> 12;
-	bench->random ^= bench->random << 25;
-	bench->random ^= bench->random >> 27;
-	return bench->random * UINT64_C(2685821657736338717);
 }
 
 /* Bytes that this process has read so far, from wherever. */
@@ -140,7 +90,7 @@ static void in_child(
 	int status = 0;
 	fflush(stdout);
 	pid_t pid = fork();
-	must(pid < 0 ? -errno : 0, NULL, "fork");
+	scale_must(pid < 0 ? -errno : 0, NULL, "fork");
 	if (pid == 0) {
 		job(bench, report);
 		_exit(0);
@@ -152,101 +102,14 @@ static void in_child(
 	*ret_peak_kib = usage.ru_maxrss;
 }
 
-static void set_trailing_clear(uint64_t *words, uint64_t nr_bits)
-{
-	for (uint64_t bit = nr_bits; bit < BM_CHUNK_BITS; bit++)
-		words[bit / 64] &= ~(UINT64_C(1) << bit % 64);
-}
-
-static bool fill(struct bench *bench, uint64_t chunk, uint64_t *words)
-{
-	uint64_t nr_chunks = bm_nr_chunks(bench->shape.nr_blocks);
-	uint64_t stride = nr_chunks / 4096 > 0 ? nr_chunks / 4096 : 1;
-	unsigned int nr_bits = bench->shape.pattern == SOME ? 41 : 3;
-
-	memset(words, bench->shape.pattern == WHOLE ? 0xff : 0, BM_CHUNK_BITS / 8);
-	switch (bench->shape.pattern) {
-	case SPARSE:
-		if (chunk % stride)
-			return false;
-		/* fall through */
-	case SOME:
-		for (unsigned int i = 0; i < nr_bits; i++) {
-			uint64_t bit = next_random(bench) % BM_CHUNK_BITS;
-			words[bit / 64] |= UINT64_C(1) << bit % 64;
-		}
-		break;
-	case DENSE:
-		for (unsigned int i = 0; i < BM_CHUNK_WORDS; i++)
-			words[i] = next_random(bench) | next_random(bench);
-		break;
-	case WHOLE:
-		break;
-	}
-	if (chunk == nr_chunks - 1)
-		set_trailing_clear(words, bench->shape.nr_blocks - chunk * BM_CHUNK_BITS);
-	return true;
-}
-
-static void commit(struct meta *meta)
-{
-	must(meta_commit(meta), NULL, "commit");
-	if (meta_wal_frames(meta) > 10000)
-		must(meta_wal_checkpoint(meta, META_WAL_PASSIVE), NULL, "write-back");
-}
-
-static void close_whole(struct meta *meta)
-{
-	must(meta_wal_checkpoint(meta, META_WAL_TRUNCATE), NULL, "write-back");
-	meta_close(meta);
-}
-
-static void build_era(struct bench *bench, struct meta *meta)
-{
-	uint64_t nr_chunks = bm_nr_chunks(bench->shape.nr_blocks);
-	uint64_t words[BM_CHUNK_WORDS];
-
-	must(meta_begin(meta, META_LAZY), NULL, "begin");
-	uint64_t era = ++meta_pending(meta)->current_era;
-	meta_pending(meta)->durable_era = era;
-	for (uint64_t chunk = 0; era <= bench->shape.nr_eras && chunk < nr_chunks; chunk++) {
-		if (fill(bench, chunk, words))
-			must(meta_writeset_or(meta, era, chunk, words), NULL, "mark");
-		if (chunk % 1000 == 999) {
-			commit(meta);
-			must(meta_begin(meta, META_LAZY), NULL, "begin");
-		}
-	}
-	commit(meta);
-}
-
-/* Eras 1 to nr_eras, and the current one with nothing in it. */
-static void build(struct bench *bench, struct report *report)
-{
-	struct err err = ERR_INIT;
-	struct meta *meta;
-	struct meta_super super = {
-		.block_size = 65536,
-		.image_size = bench->shape.nr_blocks * 65536,
-		.nr_blocks = bench->shape.nr_blocks,
-	};
-	num_uuid_new(super.uuid);
-	must(meta_create(bench->db, &super, &err), &err, "create");
-	must(meta_open(bench->db, &meta, &err), &err, "open");
-	for (uint64_t era = 0; era <= bench->shape.nr_eras; era++)
-		build_era(bench, meta);
-	close_whole(meta);
-}
-
 static void step(struct meta *meta, uint64_t below, unsigned int *nr_rows, bool *ret_more, struct report *report)
 {
 	int64_t begun = now_ns();
-	must(meta_begin(meta, META_LAZY), NULL, "begin");
-	must(meta_digest(meta, below, *nr_rows, ret_more), NULL, "digest");
-	must(meta_commit(meta), NULL, "commit");
+	scale_must(meta_begin(meta, META_LAZY), NULL, "begin");
+	scale_must(meta_digest(meta, below, *nr_rows, ret_more), NULL, "digest");
+	scale_must(meta_commit(meta), NULL, "commit");
 	int64_t took = now_ns() - begun;
 
-	report->rows += *nr_rows;
 	if (report->steps < STEPS_MAX)
 		report->step_ns[report->steps++] = took;
 	if (took > STEP_NS_MAX && *nr_rows > 1)
@@ -265,7 +128,7 @@ static void write_back(struct meta *meta, unsigned int *written_back, struct rep
 	if (frames <= *written_back + WAL_FRAMES)
 		return;
 	int64_t begun = now_ns();
-	must(meta_wal_checkpoint(meta, META_WAL_PASSIVE), NULL, "write-back");
+	scale_must(meta_wal_checkpoint(meta, META_WAL_PASSIVE), NULL, "write-back");
 	int64_t took = now_ns() - begun;
 	if (took > report->longest_write_back_ns)
 		report->longest_write_back_ns = took;
@@ -279,14 +142,14 @@ static void digest(struct bench *bench, struct report *report)
 	unsigned int nr_rows = ROWS_FIRST, written_back = 0;
 	bool more = true;
 
-	must(meta_open(bench->db, &meta, &err), &err, "open");
+	scale_must(meta_open(bench->db, &meta, &err), &err, "open");
 	begin(report);
 	while (more) {
 		step(meta, meta_super(meta)->durable_era, &nr_rows, &more, report);
 		write_back(meta, &written_back, report);
 	}
 	end(report);
-	close_whole(meta);
+	scale_close(meta);
 }
 
 static void open_whole(struct bench *bench, struct report *report)
@@ -294,7 +157,7 @@ static void open_whole(struct bench *bench, struct report *report)
 	struct err err = ERR_INIT;
 	struct meta *meta;
 	begin(report);
-	must(meta_open(bench->db, &meta, &err), &err, "open");
+	scale_must(meta_open(bench->db, &meta, &err), &err, "open");
 	end(report);
 	meta_close(meta);
 }
@@ -305,12 +168,22 @@ static void ask_since(struct bench *bench, struct report *report)
 	struct meta_reader *reader;
 	struct bm *blocks;
 	begin(report);
-	must(meta_reader_open(bench->db, &reader, &err), &err, "reader");
-	must(meta_reader_since(reader, bench->era, &blocks, &err), &err, "since");
+	scale_must(meta_reader_open(bench->db, &reader, &err), &err, "reader");
+	scale_must(meta_reader_since(reader, bench->era, &blocks, &err), &err, "since");
 	end(report);
 	report->blocks = bm_count(blocks);
 	bm_free(blocks);
 	meta_reader_close(reader);
+}
+
+/* With nothing of the database in the page cache. Before there is a connection, whose locks a close() would drop. */
+static void ask_since_cold(struct bench *bench, struct report *report)
+{
+	int fd = open(bench->db, O_RDWR | O_CLOEXEC);
+	scale_must(fd < 0 || fdatasync(fd) < 0 ? -errno : 0, NULL, bench->db);
+	scale_must(-posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED), NULL, bench->db);
+	close(fd);
+	ask_since(bench, report);
 }
 
 /* The same rows, none of them checked, nor made into an answer. */
@@ -325,7 +198,7 @@ static void ask_shell(struct bench *bench, struct report *report)
 		bench->era, bench->era);
 	begin(report);
 	pid_t pid = fork();
-	must(pid < 0 ? -errno : 0, NULL, "fork");
+	scale_must(pid < 0 ? -errno : 0, NULL, "fork");
 	if (pid == 0) {
 		int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
 		dup2(null, STDOUT_FILENO);
@@ -334,7 +207,7 @@ static void ask_shell(struct bench *bench, struct report *report)
 	}
 	int status = 0;
 	struct rusage usage;
-	must(wait4(pid, &status, 0, &usage) < 0 ? -errno : status ? -ENOENT : 0, NULL, "sqlite3");
+	scale_must(wait4(pid, &status, 0, &usage) < 0 ? -errno : status ? -ENOENT : 0, NULL, "sqlite3");
 	end(report);
 	report->cpu_ns = (usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * INT64_C(1000000000) +
 			 (usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) * INT64_C(1000);
@@ -364,6 +237,19 @@ static double mib(uint64_t bytes)
 	return (double)bytes / (1 << 20);
 }
 
+static void print_query(struct bench *bench, struct report *report)
+{
+	long peak_kib;
+	best_of(ask_shell, bench, report, &peak_kib);
+	int64_t shell_ns = report->ns, shell_cpu_ns = report->cpu_ns;
+	in_child(ask_since_cold, bench, report, &peak_kib);
+	int64_t cold_ns = report->ns;
+	best_of(ask_since, bench, report, &peak_kib);
+	printf("%12" PRIu64 "  since %3" PRIu64 " %9.1f %9.1f %9.1f %9.1f %9.1f %9.1f %9.1f\n", report->blocks,
+		bench->era, ms(report->ns), ms(report->cpu_ns), ms(shell_ns), ms(shell_cpu_ns), ms(cold_ns),
+		mib(report->read_bytes), (double)peak_kib / 1024);
+}
+
 static void print_queries(struct bench *bench, struct report *report)
 {
 	uint64_t last = bench->shape.nr_eras;
@@ -371,21 +257,14 @@ static void print_queries(struct bench *bench, struct report *report)
 	struct stat st;
 	long peak_kib;
 
-	must(stat(bench->db, &st) < 0 ? -errno : 0, NULL, bench->db);
+	scale_must(stat(bench->db, &st) < 0 ? -errno : 0, NULL, bench->db);
 	best_of(open_whole, bench, report, &peak_kib);
-	printf("  %8.1f MiB %18s %8.1f %8.1f %19s %9.1f %6.1f\n", mib((uint64_t)st.st_size), "open", ms(report->ns),
-		ms(report->cpu_ns), "", mib(report->read_bytes), (double)peak_kib / 1024);
+	printf("%8.1f MiB  open      %9.1f %9.1f %9s %9s %9s %9.1f %9.1f\n", mib((uint64_t)st.st_size), ms(report->ns),
+		ms(report->cpu_ns), "", "", "", mib(report->read_bytes), (double)peak_kib / 1024);
 	for (size_t i = 0; i < sizeof(eras) / sizeof(eras[0]); i++) {
-		if (i > 0 && eras[i] == eras[i - 1])
-			continue;
 		bench->era = eras[i];
-		long shell_peak_kib;
-		best_of(ask_shell, bench, report, &shell_peak_kib);
-		int64_t shell_ns = report->ns, shell_cpu_ns = report->cpu_ns;
-		best_of(ask_since, bench, report, &peak_kib);
-		printf("  %12" PRIu64 " %10s %6" PRIu64 " %8.1f %8.1f  (%7.1f %7.1f) %9.1f %6.1f\n", report->blocks,
-			"since", eras[i], ms(report->ns), ms(report->cpu_ns), ms(shell_ns), ms(shell_cpu_ns),
-			mib(report->read_bytes), (double)peak_kib / 1024);
+		if (i == 0 || eras[i] != eras[i - 1])
+			print_query(bench, report);
 	}
 }
 
@@ -398,14 +277,13 @@ static int compare_ns(const void *a, const void *b)
 static void print_digest(struct bench *bench, struct report *report)
 {
 	long peak_kib;
-	memset(report, 0, offsetof(struct report, step_ns));
 	in_child(digest, bench, report, &peak_kib);
 	qsort(report->step_ns, report->steps, sizeof(report->step_ns[0]), compare_ns);
 	double s = (double)report->ns / 1e9;
 	printf("  digest: %.1f s, %.1f of CPU, %" PRIu64
 	       " steps (%.0f/s), %.0f rows/s; a step %.2f ms, p99 %.2f, max %.2f; "
 	       "write-back max %.1f ms; WAL max %.1f MiB; %.1f MiB peak\n",
-		s, (double)report->cpu_ns / 1e9, report->steps, (double)report->steps / s, (double)report->rows / s,
+		s, (double)report->cpu_ns / 1e9, report->steps, (double)report->steps / s, (double)bench->nr_rows / s,
 		ms(report->step_ns[report->steps / 2]), ms(report->step_ns[report->steps * 99 / 100]),
 		ms(report->step_ns[report->steps - 1]), ms(report->longest_write_back_ns),
 		mib(report->wal_frames * UINT64_C(4120)), (double)peak_kib / 1024);
@@ -420,7 +298,9 @@ static void run(const struct shape *shape, const char *dir, unsigned int shift, 
 	bench.shape.nr_blocks = (shape->nr_blocks >> shift) + (shape->nr_blocks >> shift == 0);
 	snprintf(bench.db, sizeof(bench.db), "%s/db", dir);
 	printf("%s:\n", shape->name);
-	in_child(build, &bench, report, &peak_kib);
+	memset(report, 0, offsetof(struct report, step_ns));
+	in_child(scale_build, &bench, report, &peak_kib);
+	bench.nr_rows = report->rows;
 	print_queries(&bench, report);
 	print_digest(&bench, report);
 	print_queries(&bench, report);
@@ -449,8 +329,8 @@ int main(int argc, char **argv)
 	}
 	if (shift > 0)
 		printf("images are 2^%u times smaller than said\n", shift);
-	printf("%14s %18s %8s %8s  (%7s %7s) %9s %6s\n", "size or blocks", "", "ms", "CPU ms", "shell", "CPU",
-		"MiB read", "peak");
+	printf("%-12s  %9s %9s %9s %9s %9s %9s %9s %9s\n", "size, blocks", "", "ms", "CPU ms", "shell ms", "CPU ms",
+		"cold ms", "MiB read", "MiB peak");
 	for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
 		if (only == SIZE_MAX || only == i)
 			run(&shapes[i], dir, shift, report);

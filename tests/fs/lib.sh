@@ -19,6 +19,10 @@ export ERAIMGFS_RUN_DIR
 # Daemons have no terminal: reports of the sanitizers go to files, and sweep() looks at them.
 export ASAN_OPTIONS="${ASAN_OPTIONS:+$ASAN_OPTIONS:}log_path=$T/sanitizer"
 export UBSAN_OPTIONS="${UBSAN_OPTIONS:+$UBSAN_OPTIONS:}print_stacktrace=1:log_path=$T/sanitizer"
+# Who ends with files still open has detached its mount, and does not let libfuse unmount what may be another's by then:
+# the session's name of the mount point is never freed.
+echo leak:fuse_session_mount >"$T/lsan.supp"
+export LSAN_OPTIONS="${LSAN_OPTIONS:+$LSAN_OPTIONS:}suppressions=$T/lsan.supp:print_suppressions=0"
 export TSAN_OPTIONS="${TSAN_OPTIONS:+$TSAN_OPTIONS:}log_path=$T/sanitizer"
 
 # shellcheck disable=SC2034 # for the tests
@@ -193,6 +197,39 @@ open_gate() {
 }
 # parked_at_least TARGET N: so many requests wait in it.
 parked_at_least() { [ "$(status_of "$1" parked_requests)" -ge "$2" ]; }
+
+# control MOUNTPOINT JSON...: these requests on one connection to the control socket; the answers, a line each.
+control() {
+  python3 -c '
+import socket, sys
+s = socket.socket(socket.AF_UNIX)
+s.connect(sys.argv[1])
+replies = s.makefile()
+for request in sys.argv[2:]:
+    s.sendall(request.encode() + b"\n")
+    print(replies.readline(), end="", flush=True)' "$(era list --json | jq -r --arg m "$1" '.[] | select(.mountpoint == $m) | .socket')" "${@:2}"
+}
+# has_state TARGET STATE
+has_state() { [ "$(status_of "$1" state)" = "$2" ]; }
+# bytes_at_rest IMAGE: hashes of the database and of its witness while nobody has it; all is in them, and nothing in a -wal.
+bytes_at_rest() {
+  [ ! -s "$1.era-wal" ] || fail "$1.era-wal has $(stat -c %s "$1.era-wal") bytes"
+  sha256sum <"$1.era"
+  sha256sum <"$1.era.witness"
+}
+# start_write FILE BLOCK BYTE: 4 KiB at the start of a block, in the background; its pid in $writer.
+start_write() {
+  "$FS_TOOLS/ops" write "$1" $(($2 * BLOCK)) 4096 "$3" >"$T/write.$2" &
+  # shellcheck disable=SC2034 # for the tests
+  writer=$!
+}
+# end_write BLOCK EXPECTED [SECONDS]: of the one writer of this block; what it printed in $outcome.
+end_write() {
+  wait_until "${3:-20}" test -s "$T/write.$1" || fail "the write to block $1 still waits"
+  outcome=$(cat "$T/write.$1")
+  [[ $outcome =~ ^($2)$ ]] || fail "the write to block $1: $outcome, not $2"
+  rm "$T/write.$1"
+}
 
 # attach FILE [LOSETUP OPTION...]: a loop device, its name in $LOOP; it goes when the test ends.
 attach() {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* core_freeze - what the tests of freeze and handover share: calls that must succeed or be refused, and files at rest. */
+/* core_freeze - what the tests of freeze and handover share: calls that must succeed, or be refused; files at rest. */
 #ifndef TESTS_CORE_FREEZE_H
 #define TESTS_CORE_FREEZE_H
 

@@ -267,7 +267,7 @@ int main(void)
 {
 	Suite *suite = suite_create("era_freeze_fail");
 	TCase *tcase = tcase_create("fail");
-	tcase_set_timeout(tcase, 120);
+	tcase_set_timeout(tcase, 60);
 	tcase_add_test(tcase, test_an_fsync_that_fails_in_the_freeze);
 	tcase_add_test(tcase, test_a_clone_that_fails_ends_no_era);
 	tcase_add_loop_test(tcase, test_no_space_for_the_freeze_or_the_thaw, 0, 2);

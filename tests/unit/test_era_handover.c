@@ -453,7 +453,8 @@ static void end(struct player *player, bool by_kill)
 	close(player->in);
 }
 
-/* Bit 0: the successor ends first; bits 1 and 2: the old one, the successor is killed. Bit 3: the old one has not looked. */
+/* Bit 0: the successor ends first; bits 1 and 2: the old one, the successor is killed; bit 3: the old one has not
+ * looked. */
 START_TEST(test_either_may_end_first_and_by_any_way)
 {
 	struct core_env env;

@@ -450,4 +450,32 @@ START_TEST(test_aside)
 }
 END_TEST
 
-FIXTURE_MAIN("meta_damage", test_each_column, test_each_row, test_old_rows, test_flips, test_truncated, test_aside)
+static void find_orphan(const char *text, void *arg)
+{
+	bool *found = arg;
+	long long era;
+	ck_assert_msg(sscanf(text, "chunks of writeset %lld: have no writeset", &era) == 1, "%s", text);
+	ck_assert(era >= -1 && era <= 10 && !found[era + 1]);
+	found[era + 1] = true;
+}
+
+/* Each writeset that is not there is found by its chunks: below, between, above those that are; once each. */
+START_TEST(test_orphans)
+{
+	const char *path = build("orphans.era"); /* with writesets 5, 6 and 7 */
+	bool found[12] = { false };
+	sqlite3 *sql;
+	forget_truth();
+	ck_assert_int_eq(sqlite3_open(path, &sql), SQLITE_OK);
+	must(sql, "INSERT INTO writeset_chunk(era, chunk, bits, checksum) SELECT e.value, c.value, zeroblob(512), 0 "
+		  "FROM json_each('[-1, 0, 4, 8, 10]') e, json_each('[0, 1, 9]') c");
+	sqlite3_close(sql);
+	struct meta_reader *reader = fixture_reader(path);
+	struct err err = ERR_INIT;
+	ck_assert_int_eq(meta_reader_check(reader, find_orphan, found, &err), 5);
+	meta_reader_close(reader);
+}
+END_TEST
+
+FIXTURE_MAIN("meta_damage", test_each_column, test_each_row, test_old_rows, test_flips, test_truncated, test_aside,
+	test_orphans)
