@@ -120,7 +120,8 @@ struct era_req {
  */
 void era_submit(struct era *era, struct era_req *req);
 
-/* More parked requests than this make era_submit() wait: each holds at most one FUSE write of data. */
+/* More parked requests than this make era_submit() wait, but for while it is frozen: each holds at most one FUSE write of
+ * data. */
 #define ERA_PARKED_MAX 4096u
 
 /*

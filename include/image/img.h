@@ -38,6 +38,7 @@ struct img_ops {
 	int (*set_mtime)(struct img *img, struct timespec mtime);
 	int (*stat)(struct img *img, struct stat *ret_stat);
 	int (*statvfs)(struct img *img, struct statvfs *ret_stat);
+	int (*measure)(struct img *img, uint64_t *ret_size_bytes);
 	/* FICLONE of the whole image into fd. 0 or -errno. */
 	int (*clone)(struct img *img, int fd);
 	/* See img_unlock() and img_relock(). */
@@ -81,6 +82,9 @@ void img_unlock(struct img *img);
 /* Takes the locks again, by the open image and not by its name. 0; -EBUSY with exit ERR_EXIT_REFUSED when another has one;
  * -errno. After an error none is held. */
 int img_relock(struct img *img, struct err *err);
+
+/* The size that it has now, which somebody else may have changed. 0 or -errno. */
+int img_measure(struct img *img, uint64_t *ret_size_bytes);
 
 /* Makes fd, an empty file that is open for writing on the image's own file system, a clone of the image that shares its blocks
  * (FICLONE, ioctl_ficlonerange(2)). -EOPNOTSUPP, -EXDEV, -EINVAL: the file system or the image cannot; -errno. */

@@ -58,6 +58,8 @@ static int connection_handle(int fd, const struct ctl_handler *handler, void **s
 	if (r == -EMSGSIZE || r == -EILSEQ || r == -ENOMEM)
 		r = connection_reply_error(
 			fd, ERR_EXIT_FAILED, "the reply cannot be sent: a name in it is too long or not UTF-8");
+	if (r < 0 && handler->lost != NULL)
+		handler->lost(handler->arg, *state);
 	return r;
 }
 

@@ -54,7 +54,7 @@ int bind_check_image(struct opening *o, struct err *err)
 
 	int r = run_boot_id(key.boot_id);
 	if (r == 0)
-		r = session_find(o->config->run_dir, &key, geteuid(), &o->trace);
+		r = session_find(o->config->run_dir, &key, geteuid(), o->era->image->is_device, &o->trace);
 	if (r < 0)
 		return err_set(err, r, "%s: cannot look for session files: %s", o->config->run_dir, strerror(-r));
 	return bind_refuse_stranger(o, err);
@@ -81,7 +81,7 @@ int bind_find_traces(struct opening *o, struct err *err)
 {
 	const char *path = o->config->metadata_path;
 
-	int r = session_find(o->config->run_dir, &o->old_key, o->owner, &o->trace);
+	int r = session_find(o->config->run_dir, &o->old_key, o->owner, o->era->image->is_device, &o->trace);
 	if (r < 0)
 		return err_set(err, r, "%s: cannot look for session files: %s", o->config->run_dir, strerror(-r));
 	r = bind_check_owner(o, err);

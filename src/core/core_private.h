@@ -35,6 +35,8 @@ struct era {
 	struct session *session;
 	char *metadata_path;
 	char *run_dir;
+	dev_t database_dev; /* of the file that is open */
+	ino_t database_ino;
 	int database_lock; /* descriptor; -1 when read only, frozen or fenced; switch_lock */
 	uint8_t nonce[16];
 	uint64_t block_size;
@@ -86,6 +88,8 @@ struct era {
 	uint64_t frozen_era; /* what the freeze that holds has ended; 0 when none does */
 	int64_t thaw_at_ms; /* its deadline, CLOCK_MONOTONIC; 0: none */
 	unsigned int freeze_timeout_s;
+	char news[512]; /* for whom it may concern, once switch_lock is let go; "" for nothing; under switch_lock */
+	bool has_been_fenced; /* likewise */
 	uint64_t auto_thaws;
 	char auto_thaw_reason[128];
 
@@ -123,6 +127,8 @@ struct era {
 /* request.c */
 int request_threads_start(struct era *era, unsigned int nr_completers);
 void request_threads_stop(struct era *era); /* fails what is parked; the gate is closed */
+/* Whoever waits for room looks anew: while frozen there is always some. */
+void request_state_changed(struct era *era);
 /* After gate_open(): lets what waits be tried. */
 void request_gate_opened(struct era *era);
 /* The committer's hands: takes parked requests (claimed), and gives them back to the completers or ends them. */
@@ -179,6 +185,8 @@ int state_refuse_unless_running(struct era *era, struct err *err); /* any thread
 /* thaw.c */
 int thaw_now(struct era *era, struct err *err); /* under switch_lock, frozen */
 void thaw_poll(struct era *era); /* under switch_lock: fences the instance when another has taken over */
+/* Lets switch_lock go, and then tells the news: to whom, a log perhaps, may itself wait for the image. */
+void thaw_unlock_and_tell(struct era *era);
 
 /* watch.c: the thread that thaws at the deadline and looks for a takeover while frozen. */
 int watch_start(struct era *era);

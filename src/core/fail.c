@@ -24,9 +24,13 @@ static void __attribute__((format(printf, 2, 0))) fail_now(struct era *era, cons
 		session_set_failed(era->session);
 	bool was_frozen = state_now(era) == ERA_FROZEN;
 	state_change(era, ERA_FAILED);
-	/* Nobody will thaw it any more. */
-	if (was_frozen)
+	/* Nobody will thaw it any more, and it stands in nobody's way. */
+	if (was_frozen) {
+		session_give_up(era->session);
+		era->frozen_era = 0;
+		era->thaw_at_ms = 0;
 		switch_open_gate(era);
+	}
 
 	/* For a recovery on another boot, or without the session file. It is tried once; where it fails, the database
 	 * is unclean all the same. */

@@ -28,6 +28,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #define FREEZE_BACKLOG_S 10 /* the digest gets so long; what is left then stays archived */
@@ -92,6 +93,18 @@ static int freeze_record(struct era *era, enum meta_state state, int64_t mtime_n
 	return r;
 }
 
+/* What a freeze leaves is found by its name: is that the database that is open? */
+static int freeze_check_name(struct era *era, struct err *err)
+{
+	struct stat st;
+
+	if (stat(era->metadata_path, &st) == 0 && st.st_dev == era->database_dev && st.st_ino == era->database_ino)
+		return 0;
+	return err_set(err, -ESTALE,
+		"%s is not the database that is open (it was moved, removed or replaced): put it back, then try again",
+		era->metadata_path);
+}
+
 /* Steps 6 and 7. Under meta_lock. */
 static int freeze_finish(struct era *era, int64_t mtime_ns, struct err *err)
 {
@@ -128,7 +141,10 @@ static int freeze_give_up(struct era *era, unsigned int timeout_s, uint64_t *ret
 {
 	int64_t mtime_ns;
 
-	int r = settle_mtime(era, &mtime_ns);
+	int r = freeze_check_name(era, err);
+	if (r < 0)
+		return r;
+	r = settle_mtime(era, &mtime_ns);
 	if (r < 0)
 		return err_set(err, r, "the image's mtime cannot be settled: %s", strerror(-r));
 	if (mtime_ns == META_MTIME_UNKNOWN)
@@ -155,7 +171,7 @@ static int freeze_give_up(struct era *era, unsigned int timeout_s, uint64_t *ret
 		era->meta = NULL;
 	}
 	/* The image may be another's from now on: its mtimes are none of our business. */
-	session_watch(era->session, false);
+	session_hold(era->session);
 	lockfile_drop(era->metadata_path, era->database_lock);
 	era->database_lock = -1;
 	img_unlock(era->image);

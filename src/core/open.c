@@ -251,6 +251,8 @@ static int bind_and_recover(struct opening *o, struct err *err)
 	o->owner = st.st_uid;
 	o->old_key.database_dev = st.st_dev;
 	o->old_key.database_ino = st.st_ino;
+	o->era->database_dev = st.st_dev;
+	o->era->database_ino = st.st_ino;
 	o->old_key.image_dev = o->era->image->base_dev;
 	o->old_key.image_ino = o->era->image->base_ino;
 	/* stat() does not touch SQLite's locks; open() and close() would. */
@@ -352,8 +354,8 @@ int settle_mtime(struct era *era, int64_t *ret_mtime_ns)
 		return 0;
 	mtime.tv_sec -= 2 * COARSE_MTIME_S;
 	*ret_mtime_ns = (int64_t)mtime.tv_sec * 1000000000;
-	r = img_set_mtime(image, mtime);
-	return r < 0 ? r : img_flush(image);
+	r = session_set_mtime(era->session, mtime);
+	return r < 0 ? r : era_flush_image(era);
 }
 
 /* The last commit: what it says holds, because nothing writes after it. */

@@ -115,9 +115,10 @@ static int request_park(struct era *era, struct era_req *req)
 		return r;
 
 	pthread_mutex_lock(&era->park_lock);
-	/* A flush holds no data, and may be the second half of a write on a completer, which must not wait for itself. */
+	/* A flush holds no data, and may be the second half of a write on a completer, which must not wait for itself. While
+	 * frozen, writes wait for so long that reads must not wait behind them. */
 	while (req->kind != ERA_REQ_FLUSH && era->nr_waiting >= ERA_PARKED_MAX && !era->stopping &&
-		req->state == ERA_REQ_NEW)
+		state_now(era) == ERA_RUNNING && req->state == ERA_REQ_NEW)
 		pthread_cond_wait(&era->room, &era->park_lock);
 	if (req->state == ERA_REQ_CANCELLED)
 		r = -EINTR;
@@ -306,6 +307,13 @@ void request_each_waiting(struct era *era, int (*visit)(const struct era_req *re
 	for (unsigned int i = 0; i < 2; i++)
 		for (const struct era_req *req = lists[i]->head; req && r == 0; req = req->next)
 			r = visit(req, arg);
+	pthread_mutex_unlock(&era->park_lock);
+}
+
+void request_state_changed(struct era *era)
+{
+	pthread_mutex_lock(&era->park_lock);
+	pthread_cond_broadcast(&era->room);
 	pthread_mutex_unlock(&era->park_lock);
 }
 

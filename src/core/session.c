@@ -45,7 +45,6 @@ _Static_assert(SESSION_SHARDS_AT + GATE_SHARDS * sizeof(struct gate_shard) == SE
 #define SESSION_TICK_NS UINT64_C(50000000)
 
 struct session {
-	char dir[PATH_MAX];
 	char path[PATH_MAX];
 	int fd; /* holds the lock */
 	struct session_page *page;
@@ -200,9 +199,7 @@ int session_start(const char *dir, const struct session_key *key, struct img *im
 	pthread_condattr_destroy(&attr);
 	pthread_mutex_init(&s->lock, NULL);
 
-	int r = snprintf(s->dir, sizeof(s->dir), "%s", dir) < PATH_MAX ? 0 : -ENAMETOOLONG;
-	if (r == 0)
-		r = session_path(dir, key->nonce, s->path);
+	int r = session_path(dir, key->nonce, s->path);
 	if (r == 0)
 		r = session_map(s, key);
 	if (r == 0) {
@@ -247,27 +244,35 @@ void session_set_commit(struct session *s, uint64_t commit_counter, uint64_t era
 	atomic_store(&s->page->commit_counter, commit_counter);
 }
 
-void session_watch(struct session *s, bool on)
+void session_hold(struct session *s)
 {
 	pthread_mutex_lock(&s->lock);
-	if (on && !s->watching)
-		session_take_mtime(s);
-	s->watching = on;
+	s->watching = false;
 	pthread_mutex_unlock(&s->lock);
 }
 
-int session_renew(struct session *s, const uint8_t nonce[16])
+void session_go_on(struct session *s, int64_t mtime_ns)
 {
-	char path[PATH_MAX];
+	pthread_mutex_lock(&s->lock);
+	atomic_store(&s->page->start_mtime_ns, (uint64_t)mtime_ns);
+	atomic_store(&s->page->seen_mtime_ns, (uint64_t)mtime_ns);
+	s->watching = true;
+	pthread_mutex_unlock(&s->lock);
+}
 
-	int r = session_path(s->dir, nonce, path);
-	if (r < 0)
-		return r;
-	if (rename(s->path, path) < 0)
-		return -errno;
-	strcpy(s->path, path);
+int session_set_mtime(struct session *s, struct timespec mtime)
+{
+	pthread_mutex_lock(&s->lock);
+	/* First: whoever comes after a kill -9 in between finds an mtime that is not older than the last one seen. */
+	atomic_store(&s->page->seen_mtime_ns, (uint64_t)mtime.tv_sec * 1000000000u + (uint64_t)mtime.tv_nsec);
+	int r = img_set_mtime(s->image, mtime);
+	pthread_mutex_unlock(&s->lock);
+	return r;
+}
+
+void session_renew(struct session *s, const uint8_t nonce[16])
+{
 	memcpy(s->page->key.nonce, nonce, sizeof(s->page->key.nonce));
-	return 0;
 }
 
 void session_give_up(struct session *s)
@@ -288,6 +293,7 @@ struct session_file {
 struct session_search {
 	const struct session_key *key;
 	uid_t owner;
+	bool image_is_device;
 	struct session_trace *trace; /* NULL: remove what is found */
 };
 
@@ -332,15 +338,16 @@ static bool session_has_image(const struct session_page *page, const struct sess
 
 /* Of a session that lives although both locks are in the searcher's hands. */
 static void session_take_living(
-	const struct session_page *page, const struct session_key *key, struct session_trace *trace)
+	const struct session_page *page, const struct session_search *search, struct session_trace *trace)
 {
-	bool has_database = session_has_database(page, key);
+	bool has_database = session_has_database(page, search->key);
 
-	if (!has_database && !session_has_image(page, key))
+	if (page->given_up || (!has_database && !session_has_image(page, search->key)))
 		return;
-	if (session_is_last(page, key))
+	/* A copy of the database counts as the owner's where the image's mtime will tell a thaw that it was used. */
+	if (session_is_last(page, search->key) && (has_database || !search->image_is_device))
 		trace->owner_pid = page->pid;
-	else if (!has_database && !page->given_up)
+	else if (!has_database)
 		trace->stranger_pid = page->pid;
 }
 
@@ -374,7 +381,7 @@ static void session_look(int folder, const char *name, const struct session_sear
 		return;
 	bool lives = fcntl(fd, F_OFD_GETLK, &whole) < 0 || whole.l_type != F_UNLCK;
 	if (search->trace && lives)
-		session_take_living(&file.page, search->key, search->trace);
+		session_take_living(&file.page, search, search->trace);
 	if (!session_has_database(&file.page, search->key))
 		return;
 	if (search->trace)
@@ -400,9 +407,12 @@ static int session_look_in(const char *path, void *arg)
 	return 0;
 }
 
-int session_find(const char *own_dir, const struct session_key *key, uid_t owner, struct session_trace *ret_trace)
+int session_find(const char *own_dir, const struct session_key *key, uid_t owner, bool image_is_device,
+	struct session_trace *ret_trace)
 {
-	struct session_search search = { .key = key, .owner = owner, .trace = ret_trace };
+	struct session_search search = {
+		.key = key, .owner = owner, .image_is_device = image_is_device, .trace = ret_trace
+	};
 
 	memset(ret_trace, 0, sizeof(*ret_trace));
 	int r = session_look_in(own_dir, &search);

@@ -59,14 +59,19 @@ void session_stop(struct session *session, bool leave);
 /* What a commit has reached, after it. One caller at a time. */
 void session_set_commit(struct session *session, uint64_t commit_counter, uint64_t era);
 
-/* Whether the heartbeat looks at the image's mtime: not while a freeze has given the image up. When it returns, it does not
- * (any more), or the mtime is taken as it is. Any thread. */
-void session_watch(struct session *session, bool on);
+/* A freeze gives the image up: the heartbeat does not look at its mtime (any more), when this returns. */
+void session_hold(struct session *session);
 
-/* A new nonce, for a thaw: the file is renamed. 0, or -errno and all is as before. No commit may be under way. */
-int session_renew(struct session *session, const uint8_t nonce[16]);
+/* A thaw has found the image with the mtime mtime_ns: the heartbeat looks again, and all after that one needs an explanation. */
+void session_go_on(struct session *session, int64_t mtime_ns);
 
-/* Another instance has taken over: this session is of nobody's concern. */
+/* Sets the image's mtime to an earlier one, as one of our own making. 0 or -errno. */
+int session_set_mtime(struct session *session, struct timespec mtime);
+
+/* A new nonce, for a thaw. (The file keeps its name: it is found by what is in it.) No commit may be under way. */
+void session_renew(struct session *session, const uint8_t nonce[16]);
+
+/* Nothing is ours any more, and never will be (fenced, or failed while frozen): this session is of nobody's concern. */
 void session_give_up(struct session *session);
 
 /* An fsync failed. Any thread. */
@@ -91,7 +96,8 @@ struct session_trace {
 
 /* Looks in own_dir and all run folders that the caller may look into; files of root, of the caller and of owner (the user who
  * has the database) are believed. The caller holds the locks of image and database. 0 or -errno. */
-int session_find(const char *own_dir, const struct session_key *key, uid_t owner, struct session_trace *ret_trace);
+int session_find(const char *own_dir, const struct session_key *key, uid_t owner, bool image_is_device,
+	struct session_trace *ret_trace);
 
 /* Removes what dead sessions on this database have left. */
 void session_forget(const char *own_dir, const struct session_key *key, uid_t owner);

@@ -85,6 +85,7 @@ void state_change(struct era *era, enum era_state to)
 	/* The planted bug is that the connection stays open. */
 	assert(PLANTED(CLOSE_KEEPS_NOTHING) || state_is_true(era, to));
 	atomic_store_explicit(&era->state, to, memory_order_release);
+	request_state_changed(era);
 }
 
 int state_refuse_unless_running(struct era *era, struct err *err)

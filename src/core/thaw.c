@@ -25,6 +25,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -65,10 +66,24 @@ static void thaw_fence(struct era *era, uint64_t generation)
 	session_give_up(era->session);
 	state_change(era, ERA_FENCED);
 	metalock_release(era);
-	core_notice(era, "%s: %s: writes fail from now on, and nothing here is changed any more", era->metadata_path,
-		era->failure);
 	switch_open_gate(era);
-	if (era->fenced)
+	snprintf(era->news, sizeof(era->news), "%s: %s: writes fail from now on, and nothing here is changed any more",
+		era->metadata_path, era->failure);
+	era->has_been_fenced = true;
+}
+
+void thaw_unlock_and_tell(struct era *era)
+{
+	char news[sizeof(era->news)];
+	bool has_been_fenced = era->has_been_fenced;
+
+	strcpy(news, era->news);
+	era->news[0] = '\0';
+	era->has_been_fenced = false;
+	pthread_mutex_unlock(&era->switch_lock);
+	if (news[0] != '\0')
+		core_notice(era, "%s", news);
+	if (has_been_fenced && era->fenced)
 		era->fenced(era->notice_arg);
 }
 
@@ -104,12 +119,16 @@ void thaw_poll(struct era *era)
 static int thaw_compare(struct era *era, const struct meta_super *now, struct err *err)
 {
 	const struct meta_super *then = &era->at_rest;
+	struct stat st;
 
 	if (thaw_is_taken_over(era, now))
 		return err_set_exit(err, ERR_EXIT_REFUSED, -ESTALE,
 			"cannot be thawed: another instance took over with generation %" PRIu64 ": unmount this one",
 			now->generation);
-	if (now->state == META_FROZEN && now->generation == then->generation &&
+	/* An equal copy is another file too: after a kill -9 the session's file would not speak of it. */
+	bool is_file =
+		stat(era->metadata_path, &st) == 0 && st.st_dev == era->database_dev && st.st_ino == era->database_ino;
+	if (is_file && now->state == META_FROZEN && now->generation == then->generation &&
 		now->commit_counter == then->commit_counter && memcmp(now->uuid, then->uuid, sizeof(now->uuid)) == 0 &&
 		memcmp(now->nonce, then->nonce, sizeof(now->nonce)) == 0)
 		return 0;
@@ -121,14 +140,17 @@ static int thaw_compare(struct era *era, const struct meta_super *now, struct er
 /* Is this the image that the freeze left? 1, 0, or -errno. at_rest does not change while it is frozen. */
 static int thaw_has_image(struct era *era)
 {
+	struct img *image = era->image;
+	uint64_t size_bytes;
 	struct stat st;
 
-	int r = img_stat(era->image, &st);
+	int r = img_measure(image, &size_bytes);
+	if (r == 0)
+		r = img_stat(image, &st);
 	if (r < 0)
 		return r;
-	return era->image->is_device ||
-	       ((uint64_t)st.st_size == era->at_rest.image_size &&
-		       (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec == era->at_rest.image_mtime_ns);
+	int64_t mtime_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
+	return size_bytes == era->at_rest.image_size && (image->is_device || mtime_ns == era->at_rest.image_mtime_ns);
 }
 
 static int thaw_check_image(struct era *era, struct err *err)
@@ -185,22 +207,18 @@ static int thaw_commit(struct era *era, struct err *err)
 	return r < 0 ? err_set(err, r, "the thaw cannot be recorded in %s: %s", era->metadata_path, strerror(-r)) : 0;
 }
 
-/* Under meta_lock, both locks held, the metadata as the freeze left them. On failure all is as before. */
+/* Under meta_lock, both locks held, era->meta as the freeze left it. On failure the session is as before. */
 static int thaw_begin_session(struct era *era, struct err *err)
 {
-	uint8_t old_nonce[16], new_nonce[16];
+	uint8_t old_nonce[16];
 
+	int r = digest_start(era);
+	if (r < 0)
+		return err_set(err, r, "the digest thread cannot be started: %s", strerror(-r));
 	memcpy(old_nonce, era->nonce, sizeof(old_nonce));
-	num_uuid_new(new_nonce);
-	int r = session_renew(era->session, new_nonce);
-	if (r < 0)
-		return err_set(err, r, "the session file cannot be renewed: %s", strerror(-r));
-	memcpy(era->nonce, new_nonce, sizeof(era->nonce));
-	r = digest_start(era);
-	if (r < 0)
-		err_set(err, r, "the digest thread cannot be started: %s", strerror(-r));
-	else
-		r = thaw_commit(era, err);
+	num_uuid_new(era->nonce);
+	session_renew(era->session, era->nonce);
+	r = thaw_commit(era, err);
 	if (r == 0 || era_is_dead(era))
 		return r;
 	memcpy(era->nonce, old_nonce, sizeof(old_nonce));
@@ -210,7 +228,8 @@ static int thaw_begin_session(struct era *era, struct err *err)
 	return r;
 }
 
-/* Steps 2 to 4, both locks held. */
+/* Steps 2 to 4, both locks held. On failure there is no connection, but for where a commit failed: then the state has, too, and
+ * nobody knows whether it is there. */
 static int thaw_take_back(struct era *era, struct err *err)
 {
 	struct meta *meta;
@@ -222,28 +241,23 @@ static int thaw_take_back(struct era *era, struct err *err)
 	if (r == 0)
 		r = thaw_check_image(era, err);
 	metalock_urgent(era);
+	/* An fsync that was under way since before the freeze may have failed only now. */
+	if (r == 0 && era_is_dead(era))
+		r = state_refuse_unless_running(era, err);
 	if (r == 0) {
 		era->meta = meta;
 		era->wal_written_back = 0;
 		r = thaw_begin_session(era, err);
 	}
-	if (r < 0 && !era_is_dead(era)) {
+	if (r < 0 && (era->meta == NULL || !era_is_dead(era))) {
 		era->meta = NULL;
 		meta_close(meta);
 	}
+	bool is_given_up = era->meta == NULL;
 	metalock_release(era);
-	if (r < 0) {
-		/* It has done nothing, as the state is not running; and is not joined under the lock that it may wait for. */
-		if (!era_is_dead(era))
-			digest_stop(era);
-		return r;
-	}
-	/* Guards against a database that is put back from a copy of while it was frozen. */
-	r = meta_witness_write(era->metadata_path, meta_super(era->meta));
-	if (r < 0) {
-		era_fail(era, "the metadata's witness cannot be written (%s)", strerror(-r));
-		err_set(err, r, "%s.witness: cannot be written: %s", era->metadata_path, strerror(-r));
-	}
+	/* It has done nothing, as the state is not running; and is not joined under the lock that it may wait for. */
+	if (is_given_up)
+		digest_stop(era);
 	return r;
 }
 
@@ -261,20 +275,37 @@ static int thaw_try(struct era *era, struct err *err)
 	r = thaw_lock(era, err);
 	if (r == 0) {
 		r = thaw_take_back(era, err);
-		if (r < 0 && !era_is_dead(era))
+		if (!era->meta)
 			thaw_unlock(era);
 	} else {
 		err_prefix(err, "cannot be thawed");
 	}
 	metalock_urgent(era);
+	if (r == 0 && era_is_dead(era))
+		r = state_refuse_unless_running(era, err);
 	if (r == 0 || era_is_dead(era)) {
 		era->frozen_era = 0;
 		era->thaw_at_ms = 0;
 	}
 	if (!era_is_dead(era))
 		state_change(era, r == 0 ? ERA_RUNNING : ERA_FROZEN);
+	else if (!era->meta)
+		session_give_up(era->session);
 	metalock_release(era);
 	return r;
+}
+
+/* Guards against a database that is put back from a copy of while it was frozen. The next checkpoint tries again. */
+static void thaw_witness(struct era *era)
+{
+	metalock_urgent(era);
+	const struct meta_super committed = *meta_super(era->meta);
+	metalock_release(era);
+
+	int r = meta_witness_write(era->metadata_path, &committed);
+	if (r < 0)
+		snprintf(era->news, sizeof(era->news), "%s.witness: cannot be written (%s): see to its folder",
+			era->metadata_path, strerror(-r));
 }
 
 int thaw_now(struct era *era, struct err *err)
@@ -292,11 +323,13 @@ int thaw_now(struct era *era, struct err *err)
 		nanosleep(&nap, NULL);
 	}
 	/* The gate is open already where another instance took over. */
-	if (r == 0 || state_now(era) == ERA_FAILED) {
-		session_watch(era->session, true);
+	if (r == 0) {
+		thaw_witness(era);
+		session_go_on(era->session, era->at_rest.image_mtime_ns);
 		digest_kick(era);
-		switch_open_gate(era);
 	}
+	if (r == 0 || state_now(era) == ERA_FAILED)
+		switch_open_gate(era);
 	if (state_now(era) == ERA_FENCED)
 		return err_set_exit(
 			err, ERR_EXIT_REFUSED, -ESTALE, "cannot be thawed: %s: unmount this one", era->failure);
@@ -329,9 +362,9 @@ int era_thaw(struct era *era, uint64_t frozen_era, uint64_t *ret_era, struct err
 {
 	struct timespec until;
 
-	clock_gettime(CLOCK_REALTIME, &until);
+	clock_gettime(CLOCK_MONOTONIC, &until);
 	until.tv_sec += ERA_SWITCH_WAIT_S;
-	if (pthread_mutex_timedlock(&era->switch_lock, &until) != 0)
+	if (pthread_mutex_clocklock(&era->switch_lock, CLOCK_MONOTONIC, &until) != 0)
 		return err_set(err, -EBUSY, "a checkpoint or freeze has held the image for %d s: try again",
 			ERA_SWITCH_WAIT_S);
 	int r = thaw_refuse(era, frozen_era, err);
@@ -339,6 +372,6 @@ int era_thaw(struct era *era, uint64_t frozen_era, uint64_t *ret_era, struct err
 		*ret_era = era->frozen_era + 1;
 		r = thaw_now(era, err);
 	}
-	pthread_mutex_unlock(&era->switch_lock);
+	thaw_unlock_and_tell(era);
 	return r;
 }

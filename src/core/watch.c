@@ -52,12 +52,11 @@ static void watch_thaw(struct era *era, int64_t deadline_ms)
 	} else if (r == -ESTALE || watch_now_ms() > deadline_ms + WATCH_PATIENCE_S * 1000) {
 		era_fail_locked(era, "the deadline of a freeze has passed, and it %s", why.text);
 	}
-	bool is_over = r == 0 || era_is_dead(era);
-	metalock_release(era);
 	if (r == 0)
-		core_notice(era, "thawed: %s", era->auto_thaw_reason);
-	else if (is_over)
-		core_notice(era, "%s: writes fail from now on", era->failure);
+		snprintf(era->news, sizeof(era->news), "thawed: %s", era->auto_thaw_reason);
+	else if (era_is_dead(era))
+		snprintf(era->news, sizeof(era->news), "%s: writes fail from now on", era->failure);
+	metalock_release(era);
 }
 
 /* One look. */
@@ -69,7 +68,7 @@ static void watch_turn(struct era *era)
 		watch_thaw(era, deadline_ms);
 	else
 		thaw_poll(era);
-	pthread_mutex_unlock(&era->switch_lock);
+	thaw_unlock_and_tell(era);
 }
 
 static void *watch_thread(void *arg)

@@ -18,11 +18,13 @@
  */
 #include "fs.h"
 
+#include "base/log.h"
 #include "base/num.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <syslog.h>
 #include <unistd.h>
 
 /* Of a freeze that says nothing else. */
@@ -32,6 +34,7 @@
 struct control_connection {
 	bool holds_gate; /* between era_checkpoint_begin() and commit or abort, all on the connection's thread */
 	int fd; /* came with the request that is handled; -1: none */
+	uint64_t frozen_era; /* what the request handled last has frozen; 0: nothing */
 };
 
 static int no_memory(struct err *err)
@@ -172,6 +175,7 @@ static int control_freeze(struct fs *fs, struct control_connection *connection, 
 		r = era_freeze_commit(fs->era, (unsigned int)timeout_s, connection->fd, &era, err);
 	/* It is the freeze's now, or open again. */
 	connection->holds_gate = false;
+	connection->frozen_era = r == 0 ? era : 0;
 	return r < 0 ? r : control_reply(json_pack("{sI}", "era", (json_int_t)era), ret_reply, err);
 }
 
@@ -243,6 +247,7 @@ static int control_handle(void *arg, void **state, const json_t *request, int fd
 	/* A closed gate holds up all writers: no other request may make its time longer. */
 	struct control_connection *connection = *state;
 	connection->fd = fd;
+	connection->frozen_era = 0;
 	if (connection->holds_gate && strcmp(name, "checkpoint") != 0 && strcmp(name, "freeze") != 0) {
 		era_checkpoint_abort(fs->era);
 		connection->holds_gate = false;
@@ -257,6 +262,18 @@ static int control_handle(void *arg, void **state, const json_t *request, int fd
 	return err_set(err, -EOPNOTSUPP, "unknown request \"%s\": this eraimgfs is version %s", name, ERAIMGFS_VERSION);
 }
 
+/* A freeze that nobody knows of is of no use, and may have no deadline. */
+static void control_lost(void *arg, void *state)
+{
+	struct fs *fs = arg;
+	const struct control_connection *connection = state;
+	struct err err = ERR_INIT;
+	uint64_t era;
+	if (connection != NULL && connection->frozen_era > 0 &&
+		era_thaw(fs->era, connection->frozen_era, &era, &err) == 0)
+		log_write(LOG_NOTICE, "thawed: whoever froze it was gone before the answer");
+}
+
 static void control_closed(void *arg, void *state)
 {
 	struct fs *fs = arg;
@@ -268,5 +285,7 @@ static void control_closed(void *arg, void *state)
 
 struct ctl_handler fs_control_handler(struct fs *fs)
 {
-	return (struct ctl_handler){ .handle = control_handle, .closed = control_closed, .arg = fs };
+	return (struct ctl_handler){
+		.handle = control_handle, .lost = control_lost, .closed = control_closed, .arg = fs
+	};
 }

@@ -49,6 +49,7 @@ struct fs {
 	struct fuse_session *session;
 	struct ctl_server *server;
 	struct fs_loop *loop;
+	pthread_mutex_t registry_lock; /* registered, and its entry */
 	bool registered;
 	bool mounted; /* the session has to be taken off its mount point, if it is still there */
 	pthread_key_t read_buffers; /* of the workers, FS_IO_MAX bytes each */

@@ -45,9 +45,11 @@ static void instance_fenced(void *arg)
 {
 	struct fs *fs = arg;
 	struct err err = ERR_INIT;
-	struct ctl_instance instance = fs->instance;
-	instance.fenced = true;
-	if (ctl_registry_write(fs->run_dir, &instance, &err) < 0)
+	pthread_mutex_lock(&fs->registry_lock);
+	fs->instance.fenced = true;
+	int r = fs->registered ? ctl_registry_write(fs->run_dir, &fs->instance, &err) : 0;
+	pthread_mutex_unlock(&fs->registry_lock);
+	if (r < 0)
 		log_write(LOG_WARNING, "%s", err.text);
 }
 
@@ -241,8 +243,10 @@ int fs_start(struct fs *fs, struct err *err)
 	if (r < 0)
 		return r;
 	fs->instance.mount_dev = atomic_load(&fs->mount_dev);
+	pthread_mutex_lock(&fs->registry_lock);
 	r = ctl_registry_write(fs->run_dir, &fs->instance, err);
 	fs->registered = r == 0;
+	pthread_mutex_unlock(&fs->registry_lock);
 	if (r == 0)
 		r = fs_loop_start(fs, fs->options.threads, &fs->loop, err);
 	return r;
@@ -258,15 +262,19 @@ bool fs_has_given_up(const struct fs *fs)
 
 int fs_stop(struct fs *fs, struct err *err)
 {
-	/* A worker may wait for room among those. */
+	pthread_mutex_lock(&fs->registry_lock);
+	if (fs->registered)
+		ctl_registry_remove(fs->run_dir, fs->instance.nonce);
+	fs->registered = false;
+	pthread_mutex_unlock(&fs->registry_lock);
+	/* Nobody freezes it any more. */
+	ctl_server_stop(fs->server);
+	/* A worker may wait for room among those that wait. */
 	if (fs->era != NULL && fs_has_given_up(fs))
 		era_stop_waiting(fs->era);
 	int r = fs_loop_stop(fs->loop);
 	if (r < 0)
 		err_set(err, r, "%s: stopped by an error of /dev/fuse: %s", fs->options.mountpoint, strerror(-r));
-	if (fs->registered)
-		ctl_registry_remove(fs->run_dir, fs->instance.nonce);
-	ctl_server_stop(fs->server);
 	/* Completes all requests that wait: their replies need the session. */
 	struct err close_err = ERR_INIT;
 	int closed = era_close(fs->era, &close_err);
@@ -282,5 +290,6 @@ int fs_stop(struct fs *fs, struct err *err)
 	if (fs->have_read_buffers)
 		pthread_key_delete(fs->read_buffers);
 	pthread_mutex_destroy(&fs->times.lock);
+	pthread_mutex_destroy(&fs->registry_lock);
 	return r;
 }

@@ -110,7 +110,7 @@ static int main_background(struct fs *fs)
 int main(int argc, char **argv)
 {
 	static const char name[] = "eraimgfs";
-	struct fs fs = { .times.lock = PTHREAD_MUTEX_INITIALIZER };
+	struct fs fs = { .times.lock = PTHREAD_MUTEX_INITIALIZER, .registry_lock = PTHREAD_MUTEX_INITIALIZER };
 	struct err err = ERR_INIT;
 	int status = ERR_EXIT_DONE;
 

@@ -108,8 +108,9 @@ bool fs_signals_wait(const struct fs *fs)
 	}
 	bool has_ended = fds[0].revents != 0;
 	if (!has_ended) {
-		log_write(LOG_NOTICE, "%s: %s: stopping", fs->options.mountpoint, name);
+		/* Said afterwards: a log on an image that is frozen would wait for us. */
 		has_ended = signals_leave(fs, fds);
+		log_write(LOG_NOTICE, "%s: ended by %s", fs->options.mountpoint, name);
 	}
 	if (fds[1].fd >= 0)
 		close(fds[1].fd);

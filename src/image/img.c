@@ -122,3 +122,8 @@ void img_close(struct img *img)
 	if (img != NULL)
 		img->ops->close(img);
 }
+
+int img_measure(struct img *img, uint64_t *ret_size_bytes)
+{
+	return img->ops->measure(img, ret_size_bytes);
+}

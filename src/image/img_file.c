@@ -129,6 +129,17 @@ static int img_file_stat(struct img *img, struct stat *ret_stat)
 	return fstat(img_file(img)->fd, ret_stat) == 0 ? 0 : -errno;
 }
 
+static int img_file_measure(struct img *img, uint64_t *ret_size_bytes)
+{
+	struct stat st;
+	if (img->is_device)
+		return ioctl(img_file(img)->fd, BLKGETSIZE64, ret_size_bytes) == 0 ? 0 : -errno;
+	if (fstat(img_file(img)->fd, &st) < 0)
+		return -errno;
+	*ret_size_bytes = (uint64_t)st.st_size;
+	return 0;
+}
+
 static int img_file_statvfs(struct img *img, struct statvfs *ret_stat)
 {
 	return fstatvfs(img_file(img)->fd, ret_stat) == 0 ? 0 : -errno;
@@ -182,6 +193,7 @@ static const struct img_ops img_file_ops = {
 	.set_mtime = img_file_set_mtime,
 	.stat = img_file_stat,
 	.statvfs = img_file_statvfs,
+	.measure = img_file_measure,
 	.clone = img_file_clone,
 	.unlock = img_file_unlock,
 	.relock = img_file_relock,
@@ -261,9 +273,8 @@ static bool img_file_has_foreign_clock(int fd)
 	return false;
 }
 
-static int img_file_measure(struct img_file *file, const char *path, struct err *err)
+static int img_file_inspect(struct img_file *file, const char *path, struct err *err)
 {
-	struct stat st;
 	int is_read_only = 0;
 	/* The kernel opens a write-protected device for writing, and fails the writes. */
 	if (file->img.is_device && !file->img.read_only && ioctl(file->fd, BLKROGET, &is_read_only) == 0 &&
@@ -271,11 +282,9 @@ static int img_file_measure(struct img_file *file, const char *path, struct err 
 		return err_set(err, -EROFS,
 			"%s: the device is write-protected: allow writes with blockdev(8) --setrw, or mount it with -o ro",
 			path);
-	if (fstat(file->fd, &st) < 0)
-		return err_set(err, -errno, "%s: cannot tell its size: %m", path);
-	file->img.size_bytes = (uint64_t)st.st_size;
-	if (file->img.is_device && ioctl(file->fd, BLKGETSIZE64, &file->img.size_bytes) < 0)
-		return err_set(err, -errno, "%s: cannot tell the size of the device: %m", path);
+	int r = img_file_measure(&file->img, &file->img.size_bytes);
+	if (r < 0)
+		return err_set(err, r, "%s: cannot tell its size: %s", path, strerror(-r));
 	file->img.has_foreign_clock = img_file_has_foreign_clock(file->fd);
 	if (file->img.size_bytes == 0)
 		return err_set(err, -ENODATA, "%s: is empty: %s", path,
@@ -333,7 +342,7 @@ int img_open(const char *path, bool read_only, struct img **ret_img, struct err 
 		r = img_file_open_locked(file, err);
 	/* Only now: whoever held the lock before may have resized the image. */
 	if (r == 0)
-		r = img_file_measure(file, path, err);
+		r = img_file_inspect(file, path, err);
 	if (r < 0) {
 		img_close(&file->img);
 		return r;

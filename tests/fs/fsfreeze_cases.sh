@@ -63,10 +63,10 @@ case_deadline() {
   expect_fail 1 "not frozen" era thaw --era "$archived" "$target"
 }
 
-# Starts era-cli ($client), which is stopped at its first fsync: the file system is frozen then, and the gate still open.
+# Starts era-cli ($client), which is stopped as it flushes (and watches the process that does): the file system is frozen then, and the gate still open.
 start_in_the_middle() { # ARG...
   rm -f "$T/strace"
-  strace -D -q -o "$T/strace" -e trace=fsync -e inject=fsync:signal=STOP:when=1 "$ERA_CLI" "$@" >"$T/out" 2>"$T/.err" &
+  strace -D -q -o "$T/strace" -e trace=pidfd_open -e inject=pidfd_open:signal=STOP:when=1 "$ERA_CLI" "$@" >"$T/out" 2>"$T/.err" &
   client=$!
   wait_until 20 grep -qs "stopped by SIGSTOP" "$T/strace" || fail "it is not stopped: $(cat "$T/out" "$T/.err")"
   assert_fs_frozen "$dir"

@@ -96,6 +96,11 @@ static int fault_relock(struct img *img, struct err *err)
 	return img_relock(fault->real, err);
 }
 
+static int fault_measure(struct img *img, uint64_t *ret_size_bytes)
+{
+	return img_measure(fault_of(img)->real, ret_size_bytes);
+}
+
 static void fault_close(struct img *img)
 {
 	img_close(fault_of(img)->real);
@@ -113,6 +118,7 @@ static const struct img_ops fault_ops = {
 	.stat = fault_stat,
 	.set_mtime = fault_set_mtime,
 	.statvfs = fault_statvfs,
+	.measure = fault_measure,
 	.clone = fault_clone,
 	.unlock = fault_unlock,
 	.relock = fault_relock,
