@@ -9,6 +9,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +17,15 @@
 #include <unistd.h>
 
 #define REGISTRY_SUFFIX ".json"
+
+/* An entry that is being written: NONCE.json.PID.new. Whether its writer is gone. */
+static bool registry_is_abandoned(const char *name)
+{
+	char nonce[33], rest[8];
+	int pid;
+	return sscanf(name, "%32[0-9a-f]" REGISTRY_SUFFIX ".%d.%7s", nonce, &pid, rest) == 3 && pid > 0 &&
+	       strcmp(rest, "new") == 0 && kill(pid, 0) < 0 && errno == ESRCH;
+}
 
 /* Removes the entries of processes that are gone, with their sockets: who is killed leaves both. */
 static void registry_sweep(int folder)
@@ -30,6 +40,8 @@ static void registry_sweep(int folder)
 	struct ctl_instance instance;
 	const struct dirent *item;
 	while ((item = readdir(dir)) != NULL) {
+		if (registry_is_abandoned(item->d_name))
+			unlinkat(folder, item->d_name, 0);
 		if (!entry_is_name(item->d_name, REGISTRY_SUFFIX) ||
 			entry_read(folder, item->d_name, geteuid(), &instance) < 0 || entry_is_alive(&instance))
 			continue;
@@ -44,8 +56,8 @@ static void registry_sweep(int folder)
 /* Writes text as name, whole or not at all. */
 static int registry_put(int folder, const char *name, const char *text)
 {
-	char temp[64];
-	snprintf(temp, sizeof(temp), "%s.new", name);
+	char temp[80];
+	snprintf(temp, sizeof(temp), "%s.%d.new", name, (int)getpid());
 	int fd = openat(folder, temp, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return -errno;

@@ -234,7 +234,15 @@ START_TEST(test_dead)
 	ck_assert(exists(run_dir, NONCE_B ".json"));
 	touch(run_dir, NONCE_A ".sock", "");
 	touch(run_dir, NONCE_B ".session", "");
+	/* What was being written by who is dead, and by who is not. */
+	char abandoned[96], under_way[96];
+	snprintf(abandoned, sizeof(abandoned), NONCE_B ".json.%d.new", (int)child);
+	snprintf(under_way, sizeof(under_way), NONCE_B ".json.%d.new", (int)getppid());
+	touch(run_dir, abandoned, "{");
+	touch(run_dir, under_way, "{");
 	write_entry(live);
+	ck_assert(!exists(run_dir, abandoned));
+	ck_assert(exists(run_dir, under_way));
 	ck_assert(!exists(run_dir, NONCE_B ".json"));
 	ck_assert(exists(run_dir, NONCE_A ".json"));
 	ck_assert(exists(run_dir, NONCE_A ".sock"));
