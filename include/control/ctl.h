@@ -104,8 +104,8 @@ struct ctl_handler {
 	 * the request (-1: none did) and is closed after the call.
 	 */
 	int (*handle)(void *arg, void **state, const json_t *request, int fd, json_t **ret_reply, struct err *err);
-	/* The client had gone before the reply to the request handled last could be sent: nobody knows of what it did. On the
-	 * same thread, before closed. May be NULL. */
+	/* The reply to the request handled last could not be sent, or the client was closed without reading it: nobody knows of
+	 * what it did. On the same thread, before closed. May be NULL. */
 	void (*lost)(void *arg, void *state);
 	/* The connection ended; lets go of state (NULL when handle left it so). Once a connection, on the same thread,
 	 * after its last handle. */

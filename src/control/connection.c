@@ -55,11 +55,12 @@ static int connection_handle(int fd, const struct ctl_handler *handler, void **s
 	r = json_object_set_new(reply, "ok", json_true());
 	r = r == 0 ? line_write(fd, reply, -1) : -ENOMEM;
 	json_decref(reply);
+	/* It was done, and the client does not know. */
+	if (r < 0 && handler->lost != NULL)
+		handler->lost(handler->arg, *state);
 	if (r == -EMSGSIZE || r == -EILSEQ || r == -ENOMEM)
 		r = connection_reply_error(
 			fd, ERR_EXIT_FAILED, "the reply cannot be sent: a name in it is too long or not UTF-8");
-	if (r < 0 && handler->lost != NULL)
-		handler->lost(handler->arg, *state);
 	return r;
 }
 
@@ -70,6 +71,9 @@ static int connection_step(struct line_reader *reader, const struct ctl_handler 
 	size_t len;
 	int file;
 	int r = line_read(reader, CTL_IDLE_S * 1000, &line, &len, &file);
+	/* unix(7): the client was closed with a reply that it had not read. */
+	if (r == -ECONNRESET && handler->lost != NULL)
+		handler->lost(handler->arg, *state);
 	if (r == -EMSGSIZE)
 		connection_reply_error(reader->fd, ERR_EXIT_FAILED, "the request is too long");
 	if (r == -EPROTO)

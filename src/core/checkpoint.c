@@ -21,24 +21,23 @@
 #include <string.h>
 #include <time.h>
 
-/* Of CLOCK_MONOTONIC. */
-static struct timespec deadline_in(int seconds)
+static struct timespec deadline_in(clockid_t clock, int seconds)
 {
 	struct timespec until;
-	clock_gettime(CLOCK_MONOTONIC, &until);
+	clock_gettime(clock, &until);
 	until.tv_sec += seconds;
 	return until;
 }
 
 int switch_lock_running(struct era *era, struct err *err)
 {
-	struct timespec until = deadline_in(ERA_SWITCH_WAIT_S);
+	struct timespec until = deadline_in(CLOCK_REALTIME, ERA_SWITCH_WAIT_S);
 
 	/* Before the lock too: a freeze, or a thaw that waits for its locks, answers for itself. */
 	int r = state_refuse_unless_running(era, err);
 	if (r < 0)
 		return r;
-	if (pthread_mutex_clocklock(&era->switch_lock, CLOCK_MONOTONIC, &until) != 0)
+	if (pthread_mutex_timedlock(&era->switch_lock, &until) != 0)
 		return err_set(
 			err, -EBUSY, "another checkpoint has held the image for %d s: try again", ERA_SWITCH_WAIT_S);
 	r = state_refuse_unless_running(era, err);
@@ -57,7 +56,7 @@ int era_checkpoint_begin(struct era *era, struct err *err)
 		pthread_mutex_unlock(&era->switch_lock);
 		return err_set(err, r, "out of memory");
 	}
-	struct timespec until = deadline_in(SWITCH_DRAIN_S);
+	struct timespec until = deadline_in(CLOCK_MONOTONIC, SWITCH_DRAIN_S);
 	r = gate_close(&era->gate, &until);
 	if (r < 0) {
 		era_checkpoint_abort(era);

@@ -362,9 +362,9 @@ int era_thaw(struct era *era, uint64_t frozen_era, uint64_t *ret_era, struct err
 {
 	struct timespec until;
 
-	clock_gettime(CLOCK_MONOTONIC, &until);
+	clock_gettime(CLOCK_REALTIME, &until);
 	until.tv_sec += ERA_SWITCH_WAIT_S;
-	if (pthread_mutex_clocklock(&era->switch_lock, CLOCK_MONOTONIC, &until) != 0)
+	if (pthread_mutex_timedlock(&era->switch_lock, &until) != 0)
 		return err_set(err, -EBUSY, "a checkpoint or freeze has held the image for %d s: try again",
 			ERA_SWITCH_WAIT_S);
 	int r = thaw_refuse(era, frozen_era, err);

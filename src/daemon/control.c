@@ -161,6 +161,18 @@ static int control_freeze_prepare(struct fs *fs, struct control_connection *conn
 	return r < 0 ? r : control_reply(json_object(), ret_reply, err);
 }
 
+/* A freeze that nobody knows of is of no use, and may have no deadline. */
+static void control_lost(void *arg, void *state)
+{
+	struct fs *fs = arg;
+	const struct control_connection *connection = state;
+	struct err err = ERR_INIT;
+	uint64_t era;
+	if (connection != NULL && connection->frozen_era > 0 &&
+		era_thaw(fs->era, connection->frozen_era, &era, &err) == 0)
+		log_write(LOG_NOTICE, "thawed: whoever froze it was gone before the answer");
+}
+
 static int control_freeze(struct fs *fs, struct control_connection *connection, const json_t *request,
 	json_t **ret_reply, struct err *err)
 {
@@ -175,8 +187,13 @@ static int control_freeze(struct fs *fs, struct control_connection *connection, 
 		r = era_freeze_commit(fs->era, (unsigned int)timeout_s, connection->fd, &era, err);
 	/* It is the freeze's now, or open again. */
 	connection->holds_gate = false;
-	connection->frozen_era = r == 0 ? era : 0;
-	return r < 0 ? r : control_reply(json_pack("{sI}", "era", (json_int_t)era), ret_reply, err);
+	if (r < 0)
+		return r;
+	connection->frozen_era = era;
+	r = control_reply(json_pack("{sI}", "era", (json_int_t)era), ret_reply, err);
+	if (r < 0)
+		control_lost(fs, connection);
+	return r;
 }
 
 static int control_thaw(struct fs *fs, struct control_connection *connection, const json_t *request, json_t **ret_reply,
@@ -260,18 +277,6 @@ static int control_handle(void *arg, void **state, const json_t *request, int fd
 			return control_requests[i].handle(fs, *state, request, ret_reply, err);
 	}
 	return err_set(err, -EOPNOTSUPP, "unknown request \"%s\": this eraimgfs is version %s", name, ERAIMGFS_VERSION);
-}
-
-/* A freeze that nobody knows of is of no use, and may have no deadline. */
-static void control_lost(void *arg, void *state)
-{
-	struct fs *fs = arg;
-	const struct control_connection *connection = state;
-	struct err err = ERR_INIT;
-	uint64_t era;
-	if (connection != NULL && connection->frozen_era > 0 &&
-		era_thaw(fs->era, connection->frozen_era, &era, &err) == 0)
-		log_write(LOG_NOTICE, "thawed: whoever froze it was gone before the answer");
 }
 
 static void control_closed(void *arg, void *state)
