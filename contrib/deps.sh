@@ -5,10 +5,11 @@ set -euo pipefail
 
 packages=(
   gcc clang libclang-rt-14-dev meson ninja-build pkg-config git            # build, and the sanitizer builds
-  libfuse3-dev fuse3 libsqlite3-dev libjansson-dev libxxhash-dev uuid-dev scdoc    # what eraimgfs is made of
+  libfuse3-dev fuse3 libsqlite3-dev libjansson-dev libexpat1-dev libxxhash-dev uuid-dev scdoc # what eraimgfs is made of
   check valgrind clang-format clang-tidy                                   # unit tests and checks
   sqlite3 e2fsprogs xfsprogs mount util-linux fdisk fio jq libxml2-utils   # real parts that the tests use
   btrfs-progs qemu-guest-agent                                             # freezing and cloning
+  thin-provisioning-tools                                                  # dm-era's own tools, as judges
   man-db python3 attr acl procps psmisc strace libaio-dev
   qemu-system-common qemu-utils                                            # the bench: qemu-storage-daemon, qemu-img
 )

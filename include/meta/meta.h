@@ -32,6 +32,7 @@ enum meta_state {
 	META_FAILED = 2, /* an fsync of the image or the metadata failed: the image's cache is not to be trusted */
 	META_FROZEN =
 		3, /* a freeze gave it up, whole and with nothing in the -wal; binds the image as META_CLEAN does */
+	META_SNAPSHOT = 4, /* a copy for reading: what was written since is not in it, so no image goes on with it */
 };
 
 /* Nobody has written since the last commit, so the image's mtime on record is the one that it must have. */
@@ -84,7 +85,7 @@ int meta_create(const char *path, const struct meta_super *super, struct err *er
  * Opens path for writing and verifies all of it (application_id, user_version, quick_check, each checksum, count and
  * invariant that eraimgfs-metadata(5) lists); changes nothing but what WAL recovery needs.
  * -ENOENT missing; -EMEDIUMTYPE not a database, or another program's; -EPROTONOSUPPORT a newer version's; -EUCLEAN damaged; -EMLINK the
- * file has several hard links (its -wal would have several names).
+ * file has several hard links (its -wal would have several names); -EPERM it is a META_SNAPSHOT.
  */
 int meta_open(const char *path, struct meta **ret_meta, struct err *err);
 
@@ -194,8 +195,11 @@ struct meta_reader;
  * at all. Errors as meta_open(), without its whole verification: superblock and each row that is used
  * are checked against their checksums. -EACCES: there is a -wal with content, and SQLite may not write the folder that it
  * needs to read it. Read in place there is no snapshot: the calls below give -EAGAIN when somebody wrote meanwhile.
+ * -EPERM: it is a META_SNAPSHOT, which must not stand for an image's own metadata; meta_reader_open_any() takes it, for
+ * who was given its name.
  */
 int meta_reader_open(const char *path, struct meta_reader **ret_reader, struct err *err);
+int meta_reader_open_any(const char *path, struct meta_reader **ret_reader, struct err *err);
 void meta_reader_close(struct meta_reader *reader);
 
 const struct meta_super *meta_reader_super(const struct meta_reader *reader);

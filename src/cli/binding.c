@@ -12,7 +12,10 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <time.h>
 
+/* A file system that keeps whole seconds (or two of them) has its clock past an mtime by then. */
+#define BINDING_COARSE_S 4
 #define BINDING_REMEDY "take a full backup (and mount with -o bypass=mark-all)"
 
 struct binding {
@@ -30,6 +33,53 @@ __attribute__((format(printf, 2, 3))) static void binding_tell(struct binding *b
 	va_end(args);
 	binding->finding(text, binding->arg);
 	binding->nr_findings++;
+}
+
+int binding_check_free(const char *image, struct err *err)
+{
+	struct ctl_instance instance;
+	int r = ctl_resolve(image, &instance, err);
+	if (r <= 0)
+		return r;
+	return err_set_exit(
+		err, ERR_EXIT_REFUSED, -EBUSY, "%s: is mounted on %s: unmount it first", image, instance.mountpoint);
+}
+
+/* Size, kind and mtime of the image that fd is open on, once all that was written to it is durable. */
+static int binding_settle(int fd, struct stat *ret_stat, uint64_t *ret_size)
+{
+	/* Guards the eras that the metadata will show: a power loss must not take back what they tell of. */
+	if (fsync(fd) < 0 || fstat(fd, ret_stat) < 0)
+		return -errno;
+	*ret_size = (uint64_t)ret_stat->st_size;
+	if (S_ISBLK(ret_stat->st_mode))
+		return ioctl(fd, BLKGETSIZE64, ret_size) < 0 ? -errno : 0;
+	return S_ISREG(ret_stat->st_mode) ? 0 : -ENODEV;
+}
+
+int binding_take(const char *image, struct meta_super *super, struct err *err)
+{
+	struct stat st;
+	uint64_t size;
+	CLEANUP_CLOSE int fd = open(image, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	int r = fd < 0 ? -errno : binding_settle(fd, &st, &size);
+	if (r < 0)
+		return err_set(err, r, "%s: cannot be used as the image: %s", image, strerror(-r));
+	if (size / super->block_size + (size % super->block_size != 0) != super->nr_blocks)
+		return err_set(err, -EINVAL,
+			"%s: has %" PRIu64 " bytes, which are not the %" PRIu64 " blocks of %" PRIu64
+			" bytes of the XML: name the image that it is of",
+			image, size, super->nr_blocks, super->block_size);
+	/* Where the file system keeps whole seconds a write in this very second would not show later. */
+	bool is_coarse = S_ISREG(st.st_mode) && st.st_mtim.tv_nsec == 0;
+	if (is_coarse && time(NULL) - st.st_mtim.tv_sec < BINDING_COARSE_S)
+		return err_set(
+			err, -EAGAIN, "%s: was written to just now: try again in %d seconds", image, BINDING_COARSE_S);
+	super->image_size = size;
+	super->image_is_device = S_ISBLK(st.st_mode);
+	super->image_mtime_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
+	super->state = META_CLEAN;
+	return 0;
 }
 
 /* A file needs no permission to read it for this. 0 or -errno. */
@@ -76,6 +126,8 @@ static int binding_check_witness(
 	struct binding *binding, const char *database, const struct meta_super *super, struct err *err)
 {
 	struct meta_witness witness;
+	if (super->state == META_SNAPSHOT) /* says itself that it is older */
+		return 0;
 	int r = meta_witness_read(database, super->uuid, &witness);
 	if (r < 0)
 		return err_set(err, r, "%s.witness: cannot be read: %s", database, strerror(-r));

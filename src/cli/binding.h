@@ -15,4 +15,11 @@
 int binding_check(const struct target *target, const struct meta_super *super, bool size_alone,
 	void (*finding)(const char *text, void *arg), void *arg, struct err *err);
 
+/* -EBUSY with exit ERR_EXIT_REFUSED when an instance has the image. */
+int binding_check_free(const char *image, struct err *err);
+
+/* Binds super, whose geometry is set, to the image as it stands now, after an fsync of it: as a clean stop does. -EINVAL
+ * when it has another number of blocks. */
+int binding_take(const char *image, struct meta_super *super, struct err *err);
+
 #endif

@@ -31,7 +31,7 @@ static void check_finding(const char *text, void *arg)
 static int check_all(const struct target *target, struct check *check, struct err *err)
 {
 	struct meta_reader *reader;
-	int r = meta_reader_open(target->database, &reader, err);
+	int r = target_read(target, &reader, err);
 	if (r < 0)
 		return r;
 	r = meta_reader_check(reader, check_finding, check, err);

@@ -111,7 +111,7 @@ static int label_list(int argc, char **argv, struct err *err)
 	if (r < 0)
 		return r;
 	FILE *stream = open_memstream(&text, &size);
-	r = stream != NULL ? meta_reader_open(target->database, &reader, err) : err_set(err, -ENOMEM, "out of memory");
+	r = stream != NULL ? target_read(target, &reader, err) : err_set(err, -ENOMEM, "out of memory");
 	if (r == 0)
 		r = meta_reader_labels(reader, label_write, stream, err);
 	meta_reader_close(reader);

@@ -26,6 +26,8 @@ static json_t *status_offline(const struct target *target, const struct meta_sup
 	int r = status != NULL ? 0 : -1;
 	if (r == 0 && super->state == META_FROZEN)
 		r = json_object_set_new(status, "frozen", json_true());
+	if (r == 0 && super->state == META_SNAPSHOT)
+		r = json_object_set_new(status, "snapshot", json_true());
 	if (r == 0 && target->image != NULL)
 		r = json_object_set_new(status, "image", json_string(target->image));
 	json_t *rest = json_pack("{s:I, s:b, s:I, s:I, s:I, s:I, s:s}", "image_size", (json_int_t)super->image_size,
@@ -66,7 +68,7 @@ static int status_get(const struct target *target, json_t **ret_status, struct e
 	if (target->live)
 		r = target_call(target, json_pack("{s:s}", "request", "status"), TARGET_REPLY_S, &status, err);
 	if (r == 0)
-		r = meta_reader_open(target->database, &reader, err);
+		r = target_read(target, &reader, err);
 	if (r == 0 && target->live) {
 		json_object_del(status, "ok");
 	} else if (r == 0) {

@@ -17,6 +17,7 @@ struct command {
 	int (*run)(int argc, char **argv, struct err *err);
 };
 
-extern const struct command cmd_check, cmd_checkpoint, cmd_freeze, cmd_label, cmd_list, cmd_since, cmd_status, cmd_thaw;
+extern const struct command cmd_check, cmd_checkpoint, cmd_dump, cmd_freeze, cmd_label, cmd_list, cmd_restore,
+	cmd_since, cmd_snapshot, cmd_status, cmd_thaw;
 
 #endif

@@ -91,7 +91,7 @@ static int guard_is_any(const struct guard *guard, const struct target *target, 
 	int r = instances_load(&instances, err);
 	if (r < 0)
 		return r;
-	r = guard_is_target(guard, target);
+	r = target != NULL ? guard_is_target(guard, target) : 0;
 	for (size_t i = 0; r == 0 && i < instances.nr; i++)
 		r = guard_is_instance(guard, &instances.items[i]);
 	instances_clear(&instances);

@@ -23,6 +23,9 @@ static const struct command *const commands[] = {
 	&cmd_thaw,
 	&cmd_since,
 	&cmd_label,
+	&cmd_dump,
+	&cmd_restore,
+	&cmd_snapshot,
 	&cmd_check,
 };
 

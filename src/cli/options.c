@@ -54,3 +54,13 @@ const char *options_operand(int argc, char **argv, int n)
 {
 	return optind + n < argc ? argv[optind + n] : NULL;
 }
+
+int options_check_database(char **argv, const char *file, const char *missing, struct err *err)
+{
+	if (file == NULL)
+		return err_set_exit(err, ERR_EXIT_USAGE, -EINVAL, "%s: %s is missing", argv[0], missing);
+	if (strcmp(file, "-") == 0)
+		return err_set_exit(err, ERR_EXIT_USAGE, -EINVAL, "%s: %s: a database cannot go to standard output",
+			argv[0], missing);
+	return 0;
+}

@@ -28,4 +28,8 @@ int options_check_operands(int argc, char **argv, int min, int max, const char *
 /* Operand n (from 0) after the options, NULL when there is none. */
 const char *options_operand(int argc, char **argv, int n);
 
+/* That file, the value of an option, is given and is not "-": a database is no stream. 0 or -EINVAL; missing is the option
+ * for the error. */
+int options_check_database(char **argv, const char *file, const char *missing, struct err *err);
+
 #endif

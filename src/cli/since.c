@@ -210,7 +210,7 @@ static int since_try(const struct target *target, const struct since_point *poin
 	struct meta_reader *reader = NULL;
 	int r = target->live ? since_query(target, &now, &path, err) : 0;
 	if (r == 0)
-		r = meta_reader_open(path != NULL ? path : target->database, &reader, err);
+		r = path != NULL ? meta_reader_open(path, &reader, err) : target_read(target, &reader, err);
 	if (r < 0)
 		goto out;
 	const struct meta_super *super = meta_reader_super(reader);

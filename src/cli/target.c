@@ -257,5 +257,7 @@ int target_explain(const struct target *target, unsigned int timeout_s, struct e
 
 int target_read(const struct target *target, struct meta_reader **ret_reader, struct err *err)
 {
-	return meta_reader_open(target->database, ret_reader, err);
+	/* A snapshot has a name of its own; it does not answer for an image. */
+	bool names_database = !target->live && target->image == NULL;
+	return (names_database ? meta_reader_open_any : meta_reader_open)(target->database, ret_reader, err);
 }

@@ -6,8 +6,6 @@
 #include "base/io.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -30,37 +28,6 @@ static int clear_leftovers(const char *path, struct err *err)
 		}
 	}
 	return 0;
-}
-
-static int temporary_name(const char *path, char **ret_name)
-{
-	char *name = place_name(path, ".new-XXXXXX");
-	if (!name)
-		return -ENOMEM;
-	int fd = mkostemp(name, O_CLOEXEC);
-	if (fd < 0 || fchmod(fd, 0600) < 0) {
-		int code = -errno;
-		if (fd >= 0) {
-			close(fd);
-			unlink(name);
-		}
-		free(name);
-		return code;
-	}
-	close(fd);
-	*ret_name = name;
-	return 0;
-}
-
-static void remove_temporary(const char *name)
-{
-	static const char *const suffixes[] = { "-wal", "-shm", "-journal", "" };
-
-	for (size_t i = 0; i < sizeof(suffixes) / sizeof(suffixes[0]); i++) {
-		CLEANUP_FREE char *file = place_name(name, suffixes[i]);
-		if (file)
-			unlink(file);
-	}
 }
 
 static int fill(struct db *db, const struct meta_super *super)
@@ -101,31 +68,23 @@ static int fill(struct db *db, const struct meta_super *super)
 	return busy_log == 0 && done == 0 ? 0 : -EIO;
 }
 
-static int give_name(const char *from, const char *to)
+int create_empty(struct db *db, const char *temporary, const struct meta_super *super)
 {
-	if (renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE) == 0)
-		return 0;
-	if (errno != EINVAL && errno != ENOSYS)
-		return -errno;
-	/* The file system knows no such rename. */
-	if (link(from, to) < 0)
-		return -errno;
-	return unlink(from) < 0 ? -errno : 0;
+	int r = db_open(db, temporary, DB_WRITE);
+	return r < 0 ? r : fill(db, super);
 }
 
 static int build(const char *path, const struct meta_super *super, struct err *err)
 {
 	char *temporary = NULL;
 	struct db *db = calloc(1, sizeof(*db));
-	int r = db ? temporary_name(path, &temporary) : -ENOMEM;
+	int r = db ? fresh_begin(path, &temporary) : -ENOMEM;
 	if (r < 0) {
 		err_set(err, r, "%s: cannot be created: %s", path, strerror(-r));
 		goto out;
 	}
 
-	r = db_open(db, temporary, DB_WRITE);
-	if (r == 0)
-		r = fill(db, super);
+	r = create_empty(db, temporary, super);
 	if (r < 0) {
 		db_err_set(db, err, r, path, "created");
 		goto out;
@@ -135,31 +94,16 @@ static int build(const char *path, const struct meta_super *super, struct err *e
 	r = clear_leftovers(path, err);
 	if (r < 0)
 		goto out;
-	r = give_name(temporary, path);
-	if (r == -EEXIST)
-		err_set(err, r, "%s: exists already", path);
-	else if (r < 0)
-		err_set(err, r, "%s: cannot be created: %s", path, strerror(-r));
-	if (r < 0)
-		goto out;
-
-	/* Else a power loss could take the name back after the caller began to rely on it. */
-	r = io_sync_parent(path);
-	if (r < 0) {
-		unlink(path);
-		err_set(err, r, "%s: cannot be created: fsync of its folder: %s", path, strerror(-r));
-	}
+	r = fresh_finish(temporary, path, false, err);
 out:
 	if (db)
 		db_close(db);
 	free(db);
-	if (temporary)
-		remove_temporary(temporary);
-	free(temporary);
+	fresh_drop(temporary);
 	return r;
 }
 
-int meta_create(const char *path, const struct meta_super *super, struct err *err)
+int create_check(const char *path, const struct meta_super *super, struct err *err)
 {
 	const char *flaw = super_flaw(&(struct meta_super){
 		.block_size = super->block_size, .image_size = super->image_size, .nr_blocks = super->nr_blocks });
@@ -169,17 +113,25 @@ int meta_create(const char *path, const struct meta_super *super, struct err *er
 	int r = place_check_home(path, err);
 	if (r < 0)
 		return r;
-	CLEANUP_FREE char *absolute = NULL;
-	r = io_absolute(path, &absolute);
-	if (r < 0)
-		return err_set(err, r, "%s: cannot resolve the path: %s", path, strerror(-r));
 
 	struct stat st;
-	if (lstat(absolute, &st) == 0)
+	if (lstat(path, &st) == 0)
 		return err_set(err, -EEXIST, "%s: exists already", path);
 	if (errno != ENOENT) {
 		int code = -errno;
 		return err_set(err, code, "%s: cannot be created: %s", path, strerror(-code));
 	}
+	return 0;
+}
+
+int meta_create(const char *path, const struct meta_super *super, struct err *err)
+{
+	int r = create_check(path, super, err);
+	if (r < 0)
+		return r;
+	CLEANUP_FREE char *absolute = NULL;
+	r = io_absolute(path, &absolute);
+	if (r < 0)
+		return err_set(err, r, "%s: cannot resolve the path: %s", path, strerror(-r));
 	return build(absolute, super, err);
 }

@@ -144,6 +144,24 @@ char *place_name(const char *base, const char *suffix);
 /* Size of base + suffix, 0 when there is none, -errno. */
 int64_t place_size(const char *base, const char *suffix);
 
+/* --- fresh.c: a new file, whole or not at all. Paths are absolute --- */
+
+/* An empty file beside path that it is built in; the name is malloc'ed. */
+int fresh_begin(const char *path, char **ret_temporary);
+
+/* Gives temporary, whose content is durable, the name path; with replace also where that is taken. */
+int fresh_finish(const char *temporary, const char *path, bool replace, struct err *err);
+
+/* Removes temporary, where it still has that name, and all that goes by it. Frees the name. NULL is fine. */
+void fresh_drop(char *temporary);
+
+/* Refuses what would be taken for a part of a new database at path: -ENOTEMPTY. Changes nothing. */
+int fresh_check_beside(const char *path, struct err *err);
+
+/* The empty database in the file temporary: create.c. db_close() is due. */
+int create_empty(struct db *db, const char *temporary, const struct meta_super *super);
+int create_check(const char *path, const struct meta_super *super, struct err *err);
+
 /* --- schema.c --- */
 
 int schema_create(struct db *db);
@@ -260,6 +278,31 @@ int writeset_put_chunk(struct meta *meta, struct writeset *row, struct chunk *ch
 /* digest.c. Array chunk index with its eras in db.eras (all zero where there is no row; then row->sum is not counted). */
 int digest_array_get(struct meta *meta, uint64_t index, unsigned int nr, struct array *ret_row);
 int digest_array_put(struct meta *meta, struct array *row, unsigned int nr); /* removes a row without eras */
+
+/* --- reader.c --- */
+
+struct meta_reader {
+	struct db db;
+	char *path; /* as the caller wrote it */
+	char *real;
+	struct root root;
+	bool in_place; /* read without locks: `seen` proves that nobody wrote meanwhile */
+	struct stat seen;
+};
+
+/* "PATH: is a snapshot ...". Returns -EPERM. */
+int reader_refuse_snapshot(const char *path, struct err *err);
+
+/* Read in place there is no snapshot: an answer counts only if nobody wrote until it was whole. */
+int reader_check_still(const struct meta_reader *reader, struct err *err);
+
+/* The end of a loop over rows, which must have been all rows. */
+int reader_end_of(const struct meta_reader *reader, sqlite3_stmt *stmt, int r, const struct tally *is,
+	const struct tally *want, const char *what, struct err *err);
+
+/* Visits the chunks of writesets of era from and later, by era and chunk. */
+typedef int reader_visit_chunk(const struct chunk *chunk, void *arg);
+int reader_each_chunk(struct meta_reader *reader, uint64_t from, reader_visit_chunk *visit, void *arg, struct err *err);
 
 /* --- verify.c --- */
 

@@ -90,6 +90,8 @@ static int start(struct meta *meta, const char *real, struct err *err)
 		r = verify(meta, err);
 	if (r < 0)
 		return r;
+	if (meta->root.super.state == META_SNAPSHOT)
+		return reader_refuse_snapshot(meta->path, err);
 
 	meta->row_blocks = meta->root.super.nr_blocks;
 	/* Until the first commit tells: what was left there, valid or not. */

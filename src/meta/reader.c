@@ -19,15 +19,6 @@
 #include <string.h>
 #include <unistd.h>
 
-struct meta_reader {
-	struct db db;
-	char *path; /* as the caller wrote it */
-	char *real;
-	struct root root;
-	bool in_place; /* read without locks: `seen` proves that nobody wrote meanwhile */
-	struct stat seen;
-};
-
 static int connect_to(struct meta_reader *reader, enum db_mode mode, struct err *err)
 {
 	struct db *db = &reader->db;
@@ -54,7 +45,7 @@ static int connect_to(struct meta_reader *reader, enum db_mode mode, struct err 
 /*
  * A database without a -wal, or with an empty one, is complete alone: it was stopped in order, or is on its own on some
  * medium. It is read as it lies there, without locks, so that looking at it changes nothing (a plain read-only open makes
- * a -wal and a -shm beside it). What makes up for the locks is check_still().
+ * a -wal and a -shm beside it). What makes up for the locks is reader_check_still().
  */
 static int connect_in_place(struct meta_reader *reader, struct err *err)
 {
@@ -87,7 +78,7 @@ static int connect_with_wal(struct meta_reader *reader, struct err *err)
 	return r;
 }
 
-int meta_reader_open(const char *path, struct meta_reader **ret_reader, struct err *err)
+int meta_reader_open_any(const char *path, struct meta_reader **ret_reader, struct err *err)
 {
 	struct meta_reader *reader = calloc(1, sizeof(*reader));
 	if (!reader || !(reader->path = strdup(path))) {
@@ -102,6 +93,28 @@ int meta_reader_open(const char *path, struct meta_reader **ret_reader, struct e
 	if (r < 0) {
 		meta_reader_close(reader);
 		return r;
+	}
+	*ret_reader = reader;
+	return 0;
+}
+
+int reader_refuse_snapshot(const char *path, struct err *err)
+{
+	return err_set(err, -EPERM,
+		"%s: is a snapshot, which lacks what was written since: name the image's own metadata with -o metadata=PATH, "
+		"or move it away and mount to begin new ones with a full backup",
+		path);
+}
+
+int meta_reader_open(const char *path, struct meta_reader **ret_reader, struct err *err)
+{
+	struct meta_reader *reader;
+	int r = meta_reader_open_any(path, &reader, err);
+	if (r < 0)
+		return r;
+	if (reader->root.super.state == META_SNAPSHOT) {
+		meta_reader_close(reader);
+		return reader_refuse_snapshot(path, err);
 	}
 	*ret_reader = reader;
 	return 0;
@@ -122,8 +135,7 @@ const struct meta_super *meta_reader_super(const struct meta_reader *reader)
 	return &reader->root.super;
 }
 
-/* Read in place there is no snapshot: an answer counts only if nobody wrote until it was whole. */
-static int check_still(const struct meta_reader *reader, struct err *err)
+int reader_check_still(const struct meta_reader *reader, struct err *err)
 {
 	if (!reader->in_place)
 		return 0;
@@ -140,8 +152,7 @@ static int read_failed(const struct meta_reader *reader, struct err *err, int co
 	return db_err_set(&reader->db, err, code, reader->path, "read");
 }
 
-/* The end of a loop over rows, which must have been all rows. */
-static int end_of(const struct meta_reader *reader, sqlite3_stmt *stmt, int r, const struct tally *is,
+int reader_end_of(const struct meta_reader *reader, sqlite3_stmt *stmt, int r, const struct tally *is,
 	const struct tally *want, const char *what, struct err *err)
 {
 	if (r < 0)
@@ -152,10 +163,8 @@ static int end_of(const struct meta_reader *reader, sqlite3_stmt *stmt, int r, c
 	return r;
 }
 
-typedef int visit_chunk(const struct chunk *chunk, void *arg);
-
-static int each_chunk(
-	struct meta_reader *reader, const struct writeset *set, visit_chunk *visit, void *arg, struct err *err)
+static int each_of_writeset(
+	struct meta_reader *reader, const struct writeset *set, reader_visit_chunk *visit, void *arg, struct err *err)
 {
 	struct tally tally = { 0 };
 	sqlite3_stmt *stmt = db_stmt(&reader->db, SQL_CHUNK_OF);
@@ -178,11 +187,10 @@ static int each_chunk(
 		}
 		tally_add(&tally, chunk.sum);
 	}
-	return end_of(reader, stmt, r, &tally, &set->chunks, "writeset", err);
+	return reader_end_of(reader, stmt, r, &tally, &set->chunks, "writeset", err);
 }
 
-/* Visits the chunks of writesets of era from and later. */
-static int each_writeset(struct meta_reader *reader, uint64_t from, visit_chunk *visit, void *arg, struct err *err)
+int reader_each_chunk(struct meta_reader *reader, uint64_t from, reader_visit_chunk *visit, void *arg, struct err *err)
 {
 	struct tally tally = { 0 };
 	sqlite3_stmt *stmt = db_stmt(&reader->db, SQL_WRITESET_ALL);
@@ -193,14 +201,14 @@ static int each_writeset(struct meta_reader *reader, uint64_t from, visit_chunk 
 		if (flaw)
 			r = verify_err_set(err, reader->path, "writeset %llu: %s", (unsigned long long)set.era, flaw);
 		else
-			r = set.era >= from ? each_chunk(reader, &set, visit, arg, err) : 0;
+			r = set.era >= from ? each_of_writeset(reader, &set, visit, arg, err) : 0;
 		if (r < 0) {
 			sqlite3_reset(stmt);
 			return r;
 		}
 		tally_add(&tally, set.sum);
 	}
-	return end_of(reader, stmt, r, &tally, &reader->root.writesets, "writesets", err);
+	return reader_end_of(reader, stmt, r, &tally, &reader->root.writesets, "writesets", err);
 }
 
 static int or_chunk(const struct chunk *chunk, void *arg)
@@ -243,7 +251,7 @@ static int since_array(struct meta_reader *reader, uint64_t era, struct bm *bloc
 		}
 		tally_add(&tally, row.sum);
 	}
-	return end_of(reader, stmt, r, &tally, &reader->root.array, "era array", err);
+	return reader_end_of(reader, stmt, r, &tally, &reader->root.array, "era array", err);
 }
 
 int meta_reader_since(struct meta_reader *reader, uint64_t era, struct bm **ret_blocks, struct err *err)
@@ -253,11 +261,11 @@ int meta_reader_since(struct meta_reader *reader, uint64_t era, struct bm **ret_
 	if (r < 0)
 		return err_set(err, r, "%s: %s", reader->path, strerror(-r));
 
-	r = each_writeset(reader, era, or_chunk, blocks, err);
+	r = reader_each_chunk(reader, era, or_chunk, blocks, err);
 	if (r == 0)
 		r = since_array(reader, era, blocks, err);
 	if (r == 0)
-		r = check_still(reader, err);
+		r = reader_check_still(reader, err);
 	if (r < 0) {
 		bm_free(blocks);
 		return r;
@@ -288,9 +296,9 @@ static int count_chunk(const struct chunk *chunk, void *arg)
 int meta_reader_stats(struct meta_reader *reader, struct meta_stats *ret_stats, struct err *err)
 {
 	struct counting c = { .current_era = reader->root.super.current_era };
-	int r = each_writeset(reader, 0, count_chunk, &c, err);
+	int r = reader_each_chunk(reader, 0, count_chunk, &c, err);
 	if (r == 0)
-		r = check_still(reader, err);
+		r = reader_check_still(reader, err);
 	if (r < 0)
 		return r;
 	*ret_stats = c.stats;
@@ -315,8 +323,8 @@ int meta_reader_labels(
 		}
 		tally_add(&tally, row.sum);
 	}
-	r = end_of(reader, stmt, r, &tally, &reader->root.labels, "labels", err);
-	return r < 0 ? r : check_still(reader, err);
+	r = reader_end_of(reader, stmt, r, &tally, &reader->root.labels, "labels", err);
+	return r < 0 ? r : reader_check_still(reader, err);
 }
 
 int meta_reader_label(struct meta_reader *reader, const char *name, uint64_t *ret_era, struct err *err)
@@ -334,7 +342,7 @@ int meta_reader_label(struct meta_reader *reader, const char *name, uint64_t *re
 	sqlite3_reset(stmt);
 	if (flaw)
 		return verify_err_set(err, reader->path, "label \"%s\": %s", name, flaw);
-	r = check_still(reader, err);
+	r = reader_check_still(reader, err);
 	if (r == 0)
 		*ret_era = row.era;
 	return r;
@@ -347,6 +355,6 @@ int meta_reader_check(
 	int found = verify_all(&reader->db, INT_MAX, finding, arg, &root);
 	if (found < 0)
 		return read_failed(reader, err, found);
-	int r = check_still(reader, err);
+	int r = reader_check_still(reader, err);
 	return r < 0 ? r : found;
 }

@@ -85,7 +85,7 @@ const char *super_flaw(const struct meta_super *super)
 		return "the durable era is above the current one";
 	if (super->floor_era > super->current_era)
 		return "the floor era is above the current one";
-	if (super->state > META_FROZEN)
+	if (super->state > META_SNAPSHOT)
 		return "there is no such state";
 	return NULL;
 }

@@ -34,6 +34,7 @@ sole_user() {
 }
 sole_user 'sqlite3\.h>' src/meta
 sole_user '(linux/)?fuse' src/daemon
+sole_user 'expat\.h>' src/format
 
 while read -r file; do
   head -n 2 "$file" | grep -q 'SPDX-License-Identifier: MIT' || complain "$file: no SPDX line"

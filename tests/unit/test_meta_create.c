@@ -276,7 +276,7 @@ static void forge(struct meta *meta, int which)
 		super->block_size = 5000;
 		break;
 	case 5:
-		super->state = (enum meta_state)(META_FROZEN + 1);
+		super->state = (enum meta_state)(META_SNAPSHOT + 1);
 		break;
 	case 6: /* below the era array, a writeset and a label */
 		super->current_era = super->durable_era = 0;
