@@ -2,6 +2,7 @@
 #include "binding.h"
 
 #include "base/cleanup.h"
+#include "base/run.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -16,6 +17,9 @@
 
 /* A file system that keeps whole seconds (or two of them) has its clock past an mtime by then. */
 #define BINDING_COARSE_S 4
+
+/* As in src/core/bind.c. */
+#define BINDING_SLACK_NS INT64_C(2000000000)
 #define BINDING_REMEDY "take a full backup (and mount with -o bypass=mark-all)"
 
 struct binding {
@@ -94,6 +98,40 @@ static int binding_stat_image(const char *path, struct stat *ret_stat, uint64_t 
 	return fd >= 0 && ioctl(fd, BLKGETSIZE64, ret_size) == 0 ? 0 : -errno;
 }
 
+static int64_t binding_clock_ns(clockid_t clock)
+{
+	struct timespec now;
+	clock_gettime(clock, &now);
+	return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+/*
+ * As a mount judges it (src/core/bind.c), but without the dead session's file: on the boot on which it died, its own last
+ * writes cannot be told from somebody else's then, and both are refused. A mount can tell, and recovers. 0 or -errno.
+ */
+static int binding_mtime_finding(const struct meta_super *super, int64_t mtime_ns, const char **ret_finding)
+{
+	static const char modified[] = "was changed while it was not mounted: it was modified: " BINDING_REMEDY;
+	uint8_t boot_id[16];
+
+	if (meta_is_at_rest(super->state)) {
+		*ret_finding = mtime_ns != super->image_mtime_ns ? modified : NULL;
+		return 0;
+	}
+	int r = run_boot_id(boot_id);
+	if (r < 0)
+		return r;
+	bool is_this_boot = memcmp(boot_id, super->boot_id, sizeof(boot_id)) == 0;
+	int64_t started_ns = binding_clock_ns(CLOCK_REALTIME) - binding_clock_ns(CLOCK_BOOTTIME);
+	if (mtime_ns < super->image_mtime_ns || (!is_this_boot && mtime_ns > started_ns))
+		*ret_finding = modified;
+	else if (is_this_boot && mtime_ns > (int64_t)super->committed_at_ns + BINDING_SLACK_NS)
+		*ret_finding =
+			"was modified after the last recorded change, by its eraimgfs, which did not stop in order, or "
+			"by somebody else: mount it once, which can tell, or " BINDING_REMEDY;
+	return 0;
+}
+
 static int binding_check_image(
 	struct binding *binding, const char *image, const struct meta_super *super, bool size_alone, struct err *err)
 {
@@ -112,13 +150,15 @@ static int binding_check_image(
 			" bytes, its metadata are of %" PRIu64 ": " BINDING_REMEDY
 			", or mount with -o resize if it was only resized",
 			image, size, super->image_size);
-	/* A device has no usable mtime. An instance that was not stopped in order has written since the mtime on record. */
-	int64_t mtime_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
-	bool modified =
-		meta_is_at_rest(super->state) ? mtime_ns != super->image_mtime_ns : mtime_ns < super->image_mtime_ns;
-	if (!size_alone && !is_device && !super->image_is_device && modified)
-		binding_tell(
-			binding, "%s: was changed while it was not mounted: it was modified: " BINDING_REMEDY, image);
+	/* A device has no usable mtime. */
+	if (size_alone || is_device || super->image_is_device)
+		return 0;
+	const char *finding = NULL;
+	r = binding_mtime_finding(super, (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec, &finding);
+	if (r < 0)
+		return err_set(err, r, "%s: cannot tell when it was modified: %s", image, strerror(-r));
+	if (finding != NULL)
+		binding_tell(binding, "%s: %s", image, finding);
 	return 0;
 }
 

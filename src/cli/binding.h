@@ -7,9 +7,8 @@
 
 /*
  * Tells of each thing for which a mount of a target that is not live would be refused: super lacks commits that the
- * witness saw; the image, where it is known, has another kind or size, was modified after a clean stop, or is older than
- * when an instance that was killed started. Changes may
- * be missing from every answer then. Returns the number of findings, or -errno when it could not look. size_alone: of the
+ * witness saw; the image, where it is known, has another kind or size, was modified after a clean stop, is older than
+ * when an instance that was killed started, or was modified later than that is known to have written. Changes may be missing from every answer then. Returns the number of findings, or -errno when it could not look. size_alone: of the
  * kind and size only, which is all that a list of every block depends on.
  */
 int binding_check(const struct target *target, const struct meta_super *super, bool size_alone,

@@ -7,16 +7,17 @@
 
 #include <errno.h>
 
-static const char thaw_help[] = "Usage: era-cli thaw [--era ERA] [TARGET...]\n"
+static const char thaw_help[] = "Usage: era-cli thaw [--era ERA] [--cursor] [TARGET...]\n"
 				"\n"
 				"Lets the writers of each TARGET go on, and prints the era that they write in; of\n"
 				"several targets TARGET<tab>ERA, a line each. All are tried; nothing is printed\n"
 				"when one of them failed.\n"
 				"\n"
 				"      --era ERA   only the freeze that printed ERA; of one TARGET\n"
+				"      --cursor    print UUID:ERA, which other metadata cannot be mistaken for\n"
 				"  -h, --help      print this help\n";
 
-enum { THAW_ERA = OPTIONS_LONG_ONLY };
+enum { THAW_ERA = OPTIONS_LONG_ONLY, THAW_CURSOR };
 
 static int thaw_parse_era(const char *text, uint64_t *ret_era, struct err *err)
 {
@@ -27,7 +28,7 @@ static int thaw_parse_era(const char *text, uint64_t *ret_era, struct err *err)
 }
 
 /* era 0: whichever freeze holds. */
-static int thaw_group(const char *const *names, unsigned int nr_names, uint64_t era, struct err *err)
+static int thaw_group(const char *const *names, unsigned int nr_names, uint64_t era, bool cursor, struct err *err)
 {
 	struct group group = { 0 };
 	int r = group_find(&group, names, nr_names, "a thaw", err);
@@ -37,7 +38,7 @@ static int thaw_group(const char *const *names, unsigned int nr_names, uint64_t 
 		r = group_ask(&group, request, -1, true, err);
 	}
 	if (r == 0)
-		r = group_print(&group, false, err);
+		r = group_print(&group, cursor, err);
 	group_clear(&group);
 	return r;
 }
@@ -46,23 +47,27 @@ static int thaw_run(int argc, char **argv, struct err *err)
 {
 	static const struct option longs[] = {
 		{ "era", required_argument, NULL, THAW_ERA },
+		{ "cursor", no_argument, NULL, THAW_CURSOR },
 		OPTIONS_HELP,
 		OPTIONS_END,
 	};
 	uint64_t era = 0;
+	bool cursor = false;
 	int c;
 	while ((c = options_next(argc, argv, ":h", longs, err)) != -1) {
 		if (c == '?')
 			return err->code;
 		if (c == 'h')
 			return out_print(thaw_help, err);
-		if (thaw_parse_era(optarg, &era, err) < 0)
+		if (c == THAW_CURSOR)
+			cursor = true;
+		else if (thaw_parse_era(optarg, &era, err) < 0)
 			return err->code;
 	}
 	if (era > 0 && argc - optind > 1)
 		return err_set_exit(err, ERR_EXIT_USAGE, -EINVAL,
 			"thaw: --era takes exactly one TARGET, as each has eras of its own: see 'era-cli thaw --help'");
-	return thaw_group((const char *const *)&argv[optind], (unsigned int)(argc - optind), era, err);
+	return thaw_group((const char *const *)&argv[optind], (unsigned int)(argc - optind), era, cursor, err);
 }
 
 const struct command cmd_thaw = {

@@ -11,6 +11,10 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <time.h>
+
+#define FSDIR_PATIENCE_MS 2000
+#define FSDIR_NAP_MS 50
 
 struct fsdir_mount {
 	const char *path; /* whose mount it is */
@@ -141,7 +145,14 @@ int fsdir_check_instance(const struct fsdir *dir, const struct ctl_instance *ins
 
 int fsdir_freeze(const struct fsdir *dir)
 {
-	return ioctl(dir->fd, FIFREEZE, 0) == 0 ? 0 : -errno;
+	const struct timespec nap = { .tv_nsec = FSDIR_NAP_MS * 1000000L };
+	/* The guard of a freeze that has just been thawed is a moment late. */
+	for (int naps = 0; ioctl(dir->fd, FIFREEZE, 0) < 0; naps++) {
+		if (errno != EBUSY || naps == FSDIR_PATIENCE_MS / FSDIR_NAP_MS)
+			return -errno;
+		nanosleep(&nap, NULL);
+	}
+	return 0;
 }
 
 int fsdir_thaw(const struct fsdir *dir)

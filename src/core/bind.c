@@ -60,6 +60,19 @@ int bind_check_image(struct opening *o, struct err *err)
 	return bind_refuse_stranger(o, err);
 }
 
+/* An owner whose session file is in a run folder that we cannot see: by its process. (Not our own, which has no other.) */
+static uint64_t bind_hidden_owner(const struct opening *o)
+{
+	uint64_t start;
+
+	if (o->trace.kin_seen || o->found.state != META_FROZEN || o->found.owner_pid == (uint64_t)getpid() ||
+		memcmp(o->found.boot_id, o->boot_id, sizeof(o->boot_id)) != 0)
+		return 0;
+	return run_process_start((pid_t)o->found.owner_pid, &start) == 0 && start == o->found.owner_start
+		       ? o->found.owner_pid
+		       : 0;
+}
+
 /* We hold both locks: whoever lives and had them has frozen (or is fenced, and has nothing to say). */
 static int bind_check_owner(const struct opening *o, struct err *err)
 {
@@ -84,6 +97,8 @@ int bind_find_traces(struct opening *o, struct err *err)
 	int r = session_find(o->config->run_dir, &o->old_key, o->owner, o->era->image->is_device, &o->trace);
 	if (r < 0)
 		return err_set(err, r, "%s: cannot look for session files: %s", o->config->run_dir, strerror(-r));
+	if (o->trace.owner_pid == 0)
+		o->trace.owner_pid = bind_hidden_owner(o);
 	r = bind_check_owner(o, err);
 	if (r < 0)
 		return r;

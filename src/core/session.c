@@ -342,6 +342,7 @@ static void session_take_living(
 {
 	bool has_database = session_has_database(page, search->key);
 
+	trace->kin_seen |= session_has_uuid(page, search->key);
 	if (page->given_up || (!has_database && !session_has_image(page, search->key)))
 		return;
 	/* A copy of the database counts as the owner's where the image's mtime will tell a thaw that it was used. */

@@ -89,8 +89,8 @@ struct session_trace {
 	bool failed; /* one on this database saw an fsync fail */
 	uint64_t commit_counter; /* the greatest that any session on this database has seen, 0: none */
 	uint64_t era; /* likewise */
-	uint64_t
-		owner_pid; /* the session that had the database last lives (as it has dropped the locks: frozen); 0: it does not */
+	bool kin_seen; /* one on this database or a copy lives, and is seen */
+	uint64_t owner_pid; /* it lives, has this database or its image, and so has frozen them; 0: it does not */
 	uint64_t stranger_pid; /* one on other metadata lives, has frozen this image and was not fenced; 0: none */
 };
 

@@ -157,6 +157,7 @@ static inline void make_pair(const char *image, const char *uuid, uint64_t floor
 	struct meta_super *pending = meta_pending(meta);
 	pending->floor_era = floor_era;
 	pending->state = clean ? META_CLEAN : META_OPEN;
+	ck_assert_int_eq(run_boot_id(pending->boot_id), 0);
 	if (clean)
 		pending->image_mtime_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
 	write_blocks(meta, 2, 0, 2);
