@@ -71,7 +71,7 @@ int session_set_mtime(struct session *session, struct timespec mtime);
 /* A new nonce, for a thaw. (The file keeps its name: it is found by what is in it.) No commit may be under way. */
 void session_renew(struct session *session, const uint8_t nonce[16]);
 
-/* Nothing is ours any more, and never will be (fenced, or failed while frozen): this session is of nobody's concern. */
+/* Nothing is ours any more, and never will be (fenced, or failed while frozen): whoever opens passes the session over. */
 void session_give_up(struct session *session);
 
 /* An fsync failed. Any thread. */
