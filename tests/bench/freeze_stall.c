@@ -4,11 +4,12 @@
  *
  *     freeze_stall [FOLDER [ROUNDS]]
  *
- * Four writers rewrite random blocks without a pause. Each round first makes a backlog: one million blocks of an era that
- * has just ended, none of them digested. Then, one after the other, a while of nothing, a checkpoint, and a freeze followed
- * by its thaw; for each the longest time that a single write took. Beside them what such a stall is made of: an fsync of
- * the image with the same writers (it is in the freeze), and a durable commit (two of them, three with the thaw's).
- * Prints a distribution, asserts nothing: compare figures of one run only.
+ * Four writers rewrite random blocks without a pause. Each round first makes a backlog: eight million blocks of an era that
+ * has just ended, of which the freeze must find more than a million undigested (it says how many). Then, one after the
+ * other, a while of nothing, a checkpoint, and a freeze followed by its thaw; for each the longest time that a single write
+ * took. Beside them what such a stall is made of: an fsync of the image with the same writers (it is in the freeze), and a
+ * durable commit (two of them, three with the thaw's). Prints a distribution, asserts nothing: compare figures of one run
+ * only.
  */
 #include "core_util.h"
 
@@ -21,7 +22,7 @@
 #include <unistd.h>
 
 #define NR_WRITERS 4
-#define NR_BACKLOG UINT64_C(1000000)
+#define NR_BACKLOG UINT64_C(8000000)
 #define NR_HOT UINT64_C(4096) /* blocks that are written to */
 #define WHILE_MS 100
 #define ROUNDS_MAX 1000
@@ -93,7 +94,7 @@ static void let_pass(int ms)
 	nanosleep(&(struct timespec){ .tv_nsec = ms * 1000000L }, NULL);
 }
 
-/* A million blocks of an era that ends; what the digest has not done by the time it is frozen stays undone. */
+/* Blocks of an era that ends; what the digest has not done by the time it is frozen stays undone. */
 static void make_backlog(struct bench *bench)
 {
 	expect_eq(core_punch(bench->era, NR_HOT * CORE_BLOCK, NR_BACKLOG * CORE_BLOCK), 0);
