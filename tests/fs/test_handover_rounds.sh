@@ -16,4 +16,9 @@ seed=${ERAIMGFS_SEED:-$RANDOM$RANDOM}
 say "$rounds rounds, seed $seed"
 mkdir "$T/rounds"
 python3 "${0%/*}/handover_rounds.py" "$T/rounds" "$rounds" "$seed"
+
+# Whoever was killed last has left its files for the next to clear away.
+mkdir "$T/last"
+mount_image "$T/rounds/disk.img" "$T/last"
+umount_image "$T/last"
 [ -z "$(ls "$ERAIMGFS_RUN_DIR")" ] || fail "left in the run folder: $(ls "$ERAIMGFS_RUN_DIR")"
