@@ -35,6 +35,8 @@
 
 #define CTL_LINE_MAX 65536u
 #define CTL_IDLE_S 5
+#define CTL_FREEZE_TIMEOUT_S 60 /* of a freeze that says nothing else */
+#define CTL_FREEZE_TIMEOUT_MAX_S (366 * 24 * 3600)
 #define CTL_CONNECTIONS_MAX 64
 
 struct ctl_instance {

@@ -149,10 +149,6 @@ int meta_resize(struct meta *meta, uint64_t image_size);
  * current_era and floor_era in the pending superblock). */
 int meta_forget(struct meta *meta);
 
-/* Inside a transaction. Gives the pending superblock image_size and its nr_blocks; what was recorded beyond them is dropped,
- * new blocks start as never written (the caller marks them). */
-int meta_resize(struct meta *meta, uint64_t image_size);
-
 enum meta_wal {
 	META_WAL_PASSIVE, /* as much as readers allow, waits for nobody */
 	META_WAL_TRY, /* as META_WAL_TRUNCATE, but waits for nobody */

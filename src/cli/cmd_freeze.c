@@ -9,9 +9,6 @@
 #include <errno.h>
 #include <syslog.h>
 
-#define FREEZE_TIMEOUT_S 60
-#define FREEZE_TIMEOUT_MAX_S (366 * 24 * 3600) /* what an instance takes */
-
 static const char freeze_help[] = "Usage: era-cli freeze [--timeout SECONDS] [--clone FILE] [--fsfreeze DIR]...\n"
 				  "                      [TARGET...]\n"
 				  "\n"
@@ -35,9 +32,10 @@ static int freeze_parse_timeout(const char *text, unsigned int *ret_timeout_s, s
 {
 	uint64_t timeout_s;
 	int r = num_parse_u64(text, &timeout_s);
-	if (r < 0 || timeout_s > FREEZE_TIMEOUT_MAX_S)
+	if (r < 0 || timeout_s > CTL_FREEZE_TIMEOUT_MAX_S)
 		return err_set_exit(err, ERR_EXIT_USAGE, r < 0 ? r : -ERANGE,
-			"freeze: '%s' is no timeout: whole seconds from 0 (none) to %d", text, FREEZE_TIMEOUT_MAX_S);
+			"freeze: '%s' is no timeout: whole seconds from 0 (none) to %d", text,
+			CTL_FREEZE_TIMEOUT_MAX_S);
 	*ret_timeout_s = (unsigned int)timeout_s;
 	return 0;
 }
@@ -52,7 +50,7 @@ static int freeze_parse_options(
 		OPTIONS_END,
 	};
 	int c, r = 0;
-	*ret_timeout_s = FREEZE_TIMEOUT_S;
+	*ret_timeout_s = CTL_FREEZE_TIMEOUT_S;
 	*ret_help = false;
 	while (r == 0 && (c = options_next(argc, argv, ":h", longs, err)) != -1) {
 		if (c == '?')

@@ -260,6 +260,8 @@ int recover_image(struct opening *o, struct err *err);
 /* Archives the old era and starts a new one, in one commit. */
 int recover_start_era(struct opening *o, struct err *err);
 
+/* era.c: does metadata_path still name the database that is open, or was? Any thread. */
+bool core_has_database(const struct era *era);
 /* era.c: a line for a person, where somebody listens. */
 void core_notice(struct era *era, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

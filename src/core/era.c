@@ -6,6 +6,13 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
+
+bool core_has_database(const struct era *era)
+{
+	struct stat st;
+	return stat(era->metadata_path, &st) == 0 && st.st_dev == era->database_dev && st.st_ino == era->database_ino;
+}
 
 void core_notice(struct era *era, const char *format, ...)
 {

@@ -28,7 +28,6 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
 
 #define FREEZE_BACKLOG_S 10 /* the digest gets so long; what is left then stays archived */
@@ -93,18 +92,6 @@ static int freeze_record(struct era *era, enum meta_state state, int64_t mtime_n
 	return r;
 }
 
-/* What a freeze leaves is found by its name: is that the database that is open? */
-static int freeze_check_name(struct era *era, struct err *err)
-{
-	struct stat st;
-
-	if (stat(era->metadata_path, &st) == 0 && st.st_dev == era->database_dev && st.st_ino == era->database_ino)
-		return 0;
-	return err_set(err, -ESTALE,
-		"%s is not the database that is open (it was moved, removed or replaced): put it back, then try again",
-		era->metadata_path);
-}
-
 /* Steps 6 and 7. Under meta_lock. */
 static int freeze_finish(struct era *era, int64_t mtime_ns, struct err *err)
 {
@@ -141,10 +128,12 @@ static int freeze_give_up(struct era *era, unsigned int timeout_s, uint64_t *ret
 {
 	int64_t mtime_ns;
 
-	int r = freeze_check_name(era, err);
-	if (r < 0)
-		return r;
-	r = settle_mtime(era, &mtime_ns);
+	/* What a freeze leaves is found by its name. */
+	if (!core_has_database(era))
+		return err_set(err, -ESTALE,
+			"%s is not the database that is open (it was moved, removed or replaced): put it back, then try again",
+			era->metadata_path);
+	int r = settle_mtime(era, &mtime_ns);
 	if (r < 0)
 		return err_set(err, r, "the image's mtime cannot be settled: %s", strerror(-r));
 	if (mtime_ns == META_MTIME_UNKNOWN)

@@ -119,16 +119,13 @@ void thaw_poll(struct era *era)
 static int thaw_compare(struct era *era, const struct meta_super *now, struct err *err)
 {
 	const struct meta_super *then = &era->at_rest;
-	struct stat st;
 
 	if (thaw_is_taken_over(era, now))
 		return err_set_exit(err, ERR_EXIT_REFUSED, -ESTALE,
 			"cannot be thawed: another instance took over with generation %" PRIu64 ": unmount this one",
 			now->generation);
 	/* An equal copy is another file too: after a kill -9 the session's file would not speak of it. */
-	bool is_file =
-		stat(era->metadata_path, &st) == 0 && st.st_dev == era->database_dev && st.st_ino == era->database_ino;
-	if (is_file && now->state == META_FROZEN && now->generation == then->generation &&
+	if (core_has_database(era) && now->state == META_FROZEN && now->generation == then->generation &&
 		now->commit_counter == then->commit_counter && memcmp(now->uuid, then->uuid, sizeof(now->uuid)) == 0 &&
 		memcmp(now->nonce, then->nonce, sizeof(now->nonce)) == 0)
 		return 0;

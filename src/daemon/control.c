@@ -27,10 +27,6 @@
 #include <syslog.h>
 #include <unistd.h>
 
-/* Of a freeze that says nothing else. */
-#define CONTROL_FREEZE_TIMEOUT_S 60
-#define CONTROL_TIMEOUT_MAX_S (366 * 24 * 3600)
-
 struct control_connection {
 	bool holds_gate; /* between era_checkpoint_begin() and commit or abort, all on the connection's thread */
 	int fd; /* came with the request that is handled; -1: none */
@@ -176,9 +172,9 @@ static void control_lost(void *arg, void *state)
 static int control_freeze(struct fs *fs, struct control_connection *connection, const json_t *request,
 	json_t **ret_reply, struct err *err)
 {
-	uint64_t timeout_s = CONTROL_FREEZE_TIMEOUT_S, era;
+	uint64_t timeout_s = CTL_FREEZE_TIMEOUT_S, era;
 	int r = ctl_u64(request, "timeout", &timeout_s);
-	if ((r < 0 && r != -ENOENT) || timeout_s > CONTROL_TIMEOUT_MAX_S)
+	if ((r < 0 && r != -ENOENT) || timeout_s > CTL_FREEZE_TIMEOUT_MAX_S)
 		return bad_member(err, "timeout", "a number of seconds, at most a year");
 	r = connection->holds_gate ? 0 : era_freeze_prepare(fs->era, err);
 	if (r == 0 && !connection->holds_gate)
