@@ -17,6 +17,11 @@
  *     checkpoint-unverified  a freeze takes any WAL checkpoint for a whole one
  *     close-keeps-nothing    a freeze keeps its connection open, and closing one deletes the -wal
  *     read-before-lock       a thaw trusts what it knew before it had the locks
+ *     one-look       a writer looks at `armed` before it sets its bit, and not after
+ *     lazy-marks     the commit that writers wait for is not durable
+ *     collect-first  an intent is taken back after the bits were collected
+ *     settle-unarmed bits are published whose extent was not armed
+ *     drop-without-marks     an intent goes and the marks that it stood for are not made
  *     fenced-checkpoint      the stop of an instance that gave everything up writes the WAL back
  */
 #ifndef BASE_PLANT_H

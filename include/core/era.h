@@ -32,6 +32,13 @@ struct era_config {
 	bool takeover; /* of metadata that a living owner has frozen; else they are refused */
 	uint64_t block_size; /* bytes; 0: what the metadata has, ERA_BLOCK_SIZE_DEFAULT at creation */
 	unsigned int nr_completers; /* threads that finish parked requests, at least 1 */
+	/*
+	 * Bytes that a write intent stands for (rounded down to a power of two of blocks, one at the least and 4096 at the
+	 * most), and most bytes of all that are open at a time (UINT64_MAX: no bound), which is what a power loss may blur.
+	 * 0: no intents, each first write to a block in an era waits for the commit of its mark.
+	 */
+	uint64_t intent_bytes;
+	uint64_t intent_max_bytes;
 	/* Called with one line for a person (metadata created, image recovered, thawed by the deadline ...), on any thread. May
 	 * be NULL. */
 	void (*notice)(const char *text, void *arg);
@@ -174,6 +181,13 @@ int era_thaw(struct era *era, uint64_t frozen_era, uint64_t *ret_era, struct err
  * ERR_EXIT_UNKNOWN: somebody has written what no metadata know. Fenced: -ESTALE with exit ERR_EXIT_REFUSED. Any thread. */
 int era_check_answers(struct era *era, struct err *err);
 
+/*
+ * Commits the marks of all writes that have been replied to (and perhaps others), so that a reader of the database needs no
+ * intent of an era *ret_from or later: see meta_reader_trust(). UINT64_MAX where nothing can be said: read only, failed,
+ * fenced. 0 or -errno. Any thread.
+ */
+int era_settle(struct era *era, uint64_t *ret_from);
+
 /* Names an era that has been shown (<= the current one; 0 means the current one). *ret_era is the one named. */
 int era_label_set(struct era *era, const char *name, uint64_t label_era, uint64_t *ret_era, struct err *err);
 int era_label_remove(struct era *era, const char *name, struct err *err);
@@ -208,6 +222,10 @@ struct era_status {
 	uint64_t committed_requests; /* requests that they covered */
 	uint64_t checkpoints; /* since the start */
 	uint64_t digest_steps; /* since the start */
+	uint64_t intent_bytes; /* that an intent stands for; 0: none are made */
+	uint64_t intent_max_bytes; /* UINT64_MAX: no bound */
+	uint64_t open_intents;
+	bool is_exact_after_kill; /* a kill -9 now would leave every mark, else the intents decide */
 	unsigned int wal_frames;
 };
 

@@ -22,6 +22,7 @@
 #include <stdint.h>
 
 #define META_LABEL_MAX 64 /* bytes of a label's name, without NUL */
+#define META_EXTENT_MAX UINT64_C(4096) /* most blocks that one write intent stands for */
 
 /* image_mtime_ns of an image that somebody else wrote to: no mtime is it. */
 #define META_MTIME_UNKNOWN INT64_MIN
@@ -120,7 +121,18 @@ void meta_rollback(struct meta *meta);
  * An error leaves the transaction open; the caller rolls it back. */
 int meta_writeset_or(struct meta *meta, uint64_t era, uint64_t chunk, const uint64_t *words);
 
-/* Inside a transaction. ORs the writesets of all eras in [from, to) into the writeset of era to. */
+/*
+ * Write intents: extents of which any block may be written in era before its mark is made (md's write-intent bitmap and
+ * DRBD's activity log have the like). An intent that is durable covers the writes of its extent like a mark; whoever
+ * takes it back makes their marks in the same transaction or before. extent is blocks an intent, 1 to META_EXTENT_MAX; a
+ * chunk is of BM_CHUNK_BITS intents. What a crash leaves stays, and counts as written, until the image is begun anew.
+ * Inside a transaction; an error leaves it open. drop: those of all eras in [from, to).
+ */
+int meta_intent_or(struct meta *meta, uint64_t era, uint64_t extent, uint64_t chunk, const uint64_t *words);
+int meta_intent_clear(struct meta *meta, uint64_t era, uint64_t extent, uint64_t chunk, const uint64_t *words);
+int meta_intent_drop(struct meta *meta, uint64_t from, uint64_t to);
+
+/* Inside a transaction. ORs the writesets and the intents of all eras in [from, to) into those of era to. */
 int meta_writeset_copy(struct meta *meta, uint64_t from, uint64_t to);
 
 /*
@@ -200,14 +212,26 @@ void meta_reader_close(struct meta_reader *reader);
 
 const struct meta_super *meta_reader_super(const struct meta_reader *reader);
 
-/* Sets the blocks that were written in era or later (current writeset, archived writesets and era array; floor_era not
- * counted) in *ret_blocks, a new bitmap of nr_blocks. -EUCLEAN when a row is damaged. Memory: the chunks that are hit. */
-int meta_reader_since(struct meta_reader *reader, uint64_t era, struct bm **ret_blocks, struct err *err);
+/*
+ * A reader counts every intent as its whole extent, unless it is told here that the instance whose intents those of era
+ * settled_from and later are has recorded all that they stand for, before the snapshot was begun.
+ */
+void meta_reader_trust(struct meta_reader *reader, uint64_t settled_from);
+
+/*
+ * Sets the blocks that were written in era or later (current writeset, archived writesets and era array; floor_era not
+ * counted) in *ret_blocks, a new bitmap of nr_blocks; and in *ret_feared, another, those that only an intent names. NULL
+ * when there are none; ret_feared NULL: they are set in *ret_blocks. -EUCLEAN when a row is damaged. Memory: the chunks
+ * that are hit.
+ */
+int meta_reader_since(
+	struct meta_reader *reader, uint64_t era, struct bm **ret_blocks, struct bm **ret_feared, struct err *err);
 
 struct meta_stats {
 	uint64_t archived_eras; /* writesets below the current era that are not wholly digested */
 	uint64_t undigested_blocks; /* bits in them */
 	uint64_t current_blocks; /* bits in the current writeset */
+	uint64_t feared_eras; /* with intents that count */
 	uint64_t labels;
 };
 int meta_reader_stats(struct meta_reader *reader, struct meta_stats *ret_stats, struct err *err);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A directory of pointers to chunks. A pointer goes from NULL to its chunk once and stays until bm_free(), so that a
- * reader needs no lock: it sees no chunk (all clear) or one whose words only ever gain bits. Who loses the race to
- * publish a chunk frees his own and uses the winner's.
+ * reader needs no lock: it sees no chunk (all clear) or the one there is. Who loses the race to publish a chunk frees his
+ * own and uses the winner's. (A store gives both the same.)
  */
 #include "base/bitmap.h"
 
@@ -18,6 +18,7 @@ struct bm_chunk {
 
 struct bm {
 	uint64_t nr_bits;
+	struct bm_store store; /* chunk is NULL: the heap */
 	_Atomic(struct bm_chunk *) chunks[];
 };
 
@@ -34,11 +35,19 @@ int bm_new(uint64_t nr_bits, struct bm **ret_bm)
 	return 0;
 }
 
+int bm_new_in(uint64_t nr_bits, const struct bm_store *store, struct bm **ret_bm)
+{
+	int r = bm_new(nr_bits, ret_bm);
+	if (r == 0)
+		(*ret_bm)->store = *store;
+	return r;
+}
+
 void bm_free(struct bm *bm)
 {
 	if (bm == NULL)
 		return;
-	for (uint64_t i = 0; i < bm_nr_chunks(bm->nr_bits); i++)
+	for (uint64_t i = 0; bm->store.chunk == NULL && i < bm_nr_chunks(bm->nr_bits); i++)
 		free(atomic_load_explicit(&bm->chunks[i], memory_order_acquire));
 	free(bm);
 }
@@ -63,19 +72,21 @@ static struct bm_chunk *bm_make_chunk(struct bm *bm, uint64_t chunk)
 	struct bm_chunk *present = bm_chunk(bm, chunk);
 	if (present != NULL)
 		return present;
-	struct bm_chunk *fresh = calloc(1, sizeof(*fresh));
+	struct bm_chunk *fresh =
+		bm->store.chunk != NULL ? bm->store.chunk(bm->store.arg, chunk) : calloc(1, sizeof(*fresh));
 	if (fresh == NULL)
 		return NULL;
 	if (atomic_compare_exchange_strong_explicit(
 		    &bm->chunks[chunk], &present, fresh, memory_order_acq_rel, memory_order_acquire))
 		return fresh;
-	free(fresh);
+	if (bm->store.chunk == NULL)
+		free(fresh);
 	return present;
 }
 
 static uint64_t bm_word(const struct bm_chunk *chunk, uint64_t word)
 {
-	return atomic_load_explicit(&chunk->words[word], memory_order_acquire);
+	return atomic_load(&chunk->words[word]);
 }
 
 /* The bits of the word that holds bit begin which lie in [begin, end). */
@@ -109,12 +120,21 @@ int bm_set_range(struct bm *bm, uint64_t begin, uint64_t end)
 		struct bm_chunk *chunk = bm_make_chunk(bm, begin / BM_CHUNK_BITS);
 		if (chunk == NULL)
 			return -ENOMEM;
-		/* Also where the bits are set already: this thread's release must reach who sees them. */
-		atomic_fetch_or_explicit(
-			&chunk->words[begin % BM_CHUNK_BITS / 64], bm_mask(begin, end), memory_order_release);
+		atomic_fetch_or(&chunk->words[begin % BM_CHUNK_BITS / 64], bm_mask(begin, end));
 		begin = (begin | 63) + 1;
 	}
 	return 0;
+}
+
+void bm_clear_range(struct bm *bm, uint64_t begin, uint64_t end)
+{
+	assert(end <= bm->nr_bits);
+	while (begin < end) {
+		struct bm_chunk *chunk = bm_chunk(bm, begin / BM_CHUNK_BITS);
+		if (chunk != NULL)
+			atomic_fetch_and(&chunk->words[begin % BM_CHUNK_BITS / 64], ~bm_mask(begin, end));
+		begin = (begin | 63) + 1;
+	}
 }
 
 /* No atomic OR, and no test whether there is a bit in it: those would be most of what it costs to gather an answer. */
@@ -179,14 +199,41 @@ static uint64_t bm_find(const struct bm *bm, uint64_t from, bool wanted)
 	return bm->nr_bits;
 }
 
+bool bm_next_bit(const struct bm *bm, uint64_t from, uint64_t *ret_bit)
+{
+	*ret_bit = bm_find(bm, from, true);
+	return *ret_bit < bm->nr_bits;
+}
+
 bool bm_next_run(const struct bm *bm, uint64_t from, uint64_t *ret_begin, uint64_t *ret_end)
 {
 	uint64_t begin = bm_find(bm, from, true);
 	if (begin >= bm->nr_bits)
 		return false;
 	*ret_begin = begin;
-	/* The bit at begin was seen set, and no bit is ever cleared. */
 	*ret_end = bm_find(bm, begin + 1, false);
+	return true;
+}
+
+void bm_words_set(uint64_t *words, uint64_t begin, uint64_t end)
+{
+	for (; begin < end; begin = (begin | 63) + 1)
+		words[begin / 64] |= bm_mask(begin, end);
+}
+
+bool bm_words_any(const uint64_t *words, uint64_t begin, uint64_t end)
+{
+	for (; begin < end; begin = (begin | 63) + 1)
+		if (words[begin / 64] & bm_mask(begin, end))
+			return true;
+	return false;
+}
+
+bool bm_words_all(const uint64_t *words, uint64_t begin, uint64_t end)
+{
+	for (; begin < end; begin = (begin | 63) + 1)
+		if (~words[begin / 64] & bm_mask(begin, end))
+			return false;
 	return true;
 }
 

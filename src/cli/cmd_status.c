@@ -53,8 +53,8 @@ static int status_add_stats(json_t *status, struct meta_reader *reader, struct e
 		return r;
 	json_t *more = json_pack("{s:I, s:I, s:I, s:I, s:b, s:b}", "archived_eras", (json_int_t)stats.archived_eras,
 		"undigested_blocks", (json_int_t)stats.undigested_blocks, "blocks_in_current_era",
-		(json_int_t)stats.current_blocks, "labels", (json_int_t)stats.labels, "exact", super->floor_era == 0,
-		"mtime_checked", !super->image_is_device);
+		(json_int_t)stats.current_blocks, "labels", (json_int_t)stats.labels, "exact",
+		super->floor_era == 0 && stats.feared_eras == 0, "mtime_checked", !super->image_is_device);
 	r = json_object_update(status, more);
 	json_decref(more);
 	return r == 0 ? 0 : err_set(err, -ENOMEM, "out of memory");

@@ -71,6 +71,7 @@ int since_parse_point(const char *text, struct since_point *ret_point, struct er
 struct since_now {
 	uint8_t uuid[16];
 	uint64_t current_era; /* the newest that may be shown */
+	uint64_t settled_from; /* see meta_reader_trust(); UINT64_MAX: nothing is */
 };
 
 /* Asks the live target; *ret_path is malloc'ed. */
@@ -86,6 +87,8 @@ static int since_query(const struct target *target, struct since_now *ret_now, c
 		ctl_u64(reply, "current_era", &ret_now->current_era) < 0)
 		r = err_set(err, -EPROTO, "%s: its instance answered what is no reply: is it of another version?",
 			target->name);
+	if (ctl_u64(reply, "settled_from", &ret_now->settled_from) < 0)
+		ret_now->settled_from = UINT64_MAX;
 	if (r == 0) {
 		*ret_path = strdup(path);
 		r = *ret_path != NULL ? 0 : err_set(err, -ENOMEM, "out of memory");
@@ -121,6 +124,7 @@ static int since_find_era(const struct target *target, const struct since_point 
 static int since_complement(const struct bm *blocks, struct bm **ret_bm)
 {
 	struct bm *rest = NULL;
+	*ret_bm = NULL;
 	uint64_t nr = bm_nr_bits(blocks);
 	uint64_t at = 0, begin, end;
 	int r = 0;
@@ -141,22 +145,40 @@ static int since_complement(const struct bm *blocks, struct bm **ret_bm)
 	return 0;
 }
 
+/* blocks gets what more has. */
+static int since_unite(struct bm *blocks, const struct bm *more)
+{
+	uint64_t at = 0, begin, end;
+	int r = 0;
+	while (r == 0 && bm_next_run(more, at, &begin, &end)) {
+		r = bm_set_range(blocks, begin, end);
+		at = end;
+	}
+	return r;
+}
+
 /* Fills blocks and conservative for era. */
 static int since_collect(struct meta_reader *reader, uint64_t era, struct since *since, struct err *err)
 {
 	const struct meta_super *super = meta_reader_super(reader);
 	int r = 0;
+	bool is_whole = era == 0 || super->floor_era >= era;
 	if (era > 0) {
-		r = meta_reader_since(reader, era, &since->blocks, err);
-		if (r < 0 || super->floor_era < era)
+		r = meta_reader_since(reader, era, &since->blocks, &since->conservative, err);
+		if (r < 0)
 			return r;
-		/* Every block counts as written in floor_era; those that are not listed are merely feared to be. */
-		r = since_complement(since->blocks, &since->conservative);
 	} else {
 		r = bm_new(super->nr_blocks, &since->blocks);
 	}
-	if (r == 0)
+	if (r == 0 && era > 0 && is_whole) {
+		/* Every block counts as written in floor_era; those that are not listed are merely feared to be. */
+		bm_free(since->conservative);
+		r = since_complement(since->blocks, &since->conservative);
+	}
+	if (r == 0 && is_whole)
 		r = bm_set_range(since->blocks, 0, super->nr_blocks);
+	else if (r == 0 && since->conservative != NULL)
+		r = since_unite(since->blocks, since->conservative);
 	return r < 0 ? err_set(err, r, "cannot gather the blocks: %s", strerror(-r)) : 0;
 }
 
@@ -214,6 +236,8 @@ static int since_try(const struct target *target, const struct since_point *poin
 	if (r < 0)
 		goto out;
 	const struct meta_super *super = meta_reader_super(reader);
+	if (target->live)
+		meta_reader_trust(reader, now.settled_from);
 	if (!target->live) {
 		memcpy(now.uuid, super->uuid, sizeof(now.uuid));
 		now.current_era = super->durable_era;

@@ -255,9 +255,28 @@ int target_explain(const struct target *target, unsigned int timeout_s, struct e
 		target->name, (int)target->instance.pid, timeout_s);
 }
 
+/* From which era on the intents of a live target need not be counted. One that does not say is answered for by its intents. */
+static uint64_t target_settle(const struct target *target)
+{
+	struct err ignored = ERR_INIT;
+	uint64_t from = UINT64_MAX;
+	json_t *reply;
+	if (target_call(target, json_pack("{s:s}", "request", "settle"), TARGET_REPLY_S, &reply, &ignored) < 0)
+		return UINT64_MAX;
+	if (ctl_u64(reply, "settled_from", &from) < 0)
+		from = UINT64_MAX;
+	json_decref(reply);
+	return from;
+}
+
 int target_read(const struct target *target, struct meta_reader **ret_reader, struct err *err)
 {
 	/* A snapshot has a name of its own; it does not answer for an image. */
 	bool names_database = !target->live && target->image == NULL;
-	return (names_database ? meta_reader_open_any : meta_reader_open)(target->database, ret_reader, err);
+	/* First: what it has committed by then is in the snapshot. */
+	uint64_t settled_from = target->live ? target_settle(target) : UINT64_MAX;
+	int r = (names_database ? meta_reader_open_any : meta_reader_open)(target->database, ret_reader, err);
+	if (r == 0)
+		meta_reader_trust(*ret_reader, settled_from);
+	return r;
 }

@@ -3,8 +3,9 @@
  * checkpoint - the switch of eras, and names for eras.
  *
  * begin:  close the gate, wait for the writes inside.
- * commit: COMMIT current_era = N+1 (small: no bits), an empty `committed`, open the gate; then, while writers go on,
- *         fsync the image; then COMMIT durable_era = N+1 and the label: only now may anybody see N+1.
+ * commit: COMMIT current_era = N+1 and the intents of what is hot (small: no bits of N), an empty plane, open the gate; then,
+ *         while writers go on, commit N's remaining marks and take its intents back, and fsync the image; then COMMIT
+ *         durable_era = N+1 and the label: only now may anybody see N+1.
  *
  * Why the image's fsync comes before N+1 is shown: who is told N+1 may copy the image and later ask since N+1. Were a
  * write of era N still in the cache at that moment, a power loss could take it back after the copy had it, and the
@@ -46,15 +47,36 @@ int switch_lock_running(struct era *era, struct err *err)
 	return r;
 }
 
+/* What the new era begins with, made while writers go on. */
+static int switch_prepare(struct era *era, struct err *err)
+{
+	/* Its slot is needed; and one era at a time is on its way into the database. */
+	int r = settle_old(era);
+	if (r < 0)
+		return err_set(err, r, "the marks of the last era cannot be recorded in %s: %s", era->metadata_path,
+			strerror(-r));
+	const struct plane *plane = era->plane; /* replaced under switch_lock alone */
+	r = plane_new(era->nr_blocks, plane->era + 1, era->has_intents ? era->session : NULL, 1 - plane->slot,
+		plane->extent_shift, &era->next_plane);
+	if (r == 0 && era->has_intents) {
+		marks_reset(&era->hot.extents);
+		era->hot.nr = 0;
+		r = intents_plan_hot(&era->intents, plane, &era->hot);
+		if (r < 0)
+			switch_drop(era);
+	}
+	return r < 0 ? err_set(err, r, "out of memory") : 0;
+}
+
 int era_checkpoint_begin(struct era *era, struct err *err)
 {
 	int r = switch_lock_running(era, err);
 	if (r < 0)
 		return r;
-	r = bm_new(era->nr_blocks, &era->next_committed);
+	r = switch_prepare(era, err);
 	if (r < 0) {
 		pthread_mutex_unlock(&era->switch_lock);
-		return err_set(err, r, "out of memory");
+		return r;
 	}
 	struct timespec until = deadline_in(CLOCK_MONOTONIC, SWITCH_DRAIN_S);
 	r = gate_close(&era->gate, &until);
@@ -72,11 +94,16 @@ void switch_open_gate(struct era *era)
 	request_gate_opened(era);
 }
 
+void switch_drop(struct era *era)
+{
+	plane_free(era->next_plane);
+	era->next_plane = NULL;
+}
+
 void era_checkpoint_abort(struct era *era)
 {
 	switch_open_gate(era);
-	bm_free(era->next_committed);
-	era->next_committed = NULL;
+	switch_drop(era);
 	pthread_mutex_unlock(&era->switch_lock);
 }
 
@@ -94,34 +121,37 @@ int switch_clone(struct era *era, int fd, struct err *err)
 
 void switch_planes(struct era *era)
 {
-	struct bm *old = era->committed;
-
-	if (PLANTED(STALE_PLANE))
+	if (PLANTED(STALE_PLANE)) {
+		era->plane->era++;
 		return;
-	era->committed = era->next_committed;
-	era->next_committed = old;
+	}
+	era->old_plane = era->plane;
+	era->plane = era->next_plane;
+	era->next_plane = NULL;
 }
 
-/* Inside the transaction of the switch. */
-static int switch_fill(struct era *era, struct marks *ret_carried, uint64_t *ret_era)
+/* Inside the transaction of the switch. The old era's intents stay: its marks are not all there. */
+static int switch_fill(struct era *era, struct batch *batch, uint64_t *ret_era)
 {
 	struct meta_super *super = meta_pending(era->meta);
 
 	*ret_era = ++super->current_era;
 	if (PLANTED(SHOW_EARLY))
 		super->durable_era = *ret_era;
-	return commit_carry_over(era, *ret_era, ret_carried);
+	if (era->has_intents)
+		intents_begin_era(&era->intents, era->plane, &era->hot, &batch->arming);
+	return commit_carry_over(era, era->next_plane, batch);
 }
 
-/* The gate is closed and drained. On success next_committed holds the old era's plane. */
+/* The gate is closed and drained. */
 static int switch_commit(struct era *era, uint64_t *ret_era, struct err *err)
 {
-	struct marks carried = { 0 };
+	struct batch batch = { 0 };
 
 	metalock_urgent(era);
 	int r = era_is_dead(era) ? -EIO : meta_begin(era->meta, META_FULL);
 	if (r == 0) {
-		r = switch_fill(era, &carried, ret_era);
+		r = switch_fill(era, &batch, ret_era);
 		if (r < 0)
 			meta_rollback(era->meta);
 		else
@@ -130,10 +160,12 @@ static int switch_commit(struct era *era, uint64_t *ret_era, struct err *err)
 	}
 	if (r == 0) {
 		switch_planes(era);
-		commit_publish(era, &carried); /* who is left out, for want of memory, commits again */
+		commit_publish(era, era->plane, &batch); /* who is left out, for want of memory, commits again */
+	} else {
+		era->intents.old_only = 0;
 	}
 	metalock_release(era);
-	free(carried.list);
+	batch_free(&batch);
 	return r < 0 ? err_set(err, r, "the new era cannot be recorded in %s: %s", era->metadata_path, strerror(-r))
 		     : 0;
 }
@@ -185,8 +217,14 @@ int era_checkpoint_commit(struct era *era, const char *label, int clone_fd, uint
 	if (r == 0)
 		r = switch_commit(era, &new_era, err);
 	switch_open_gate(era);
-	bm_free(era->next_committed);
-	era->next_committed = NULL;
+	switch_drop(era);
+	/* Before the image's fsync and the reply: the new era may be shown once the old one is whole without its intents. */
+	if (r == 0) {
+		r = settle_old(era);
+		if (r < 0)
+			err_set(err, r, "the marks of the last era cannot be recorded in %s: %s", era->metadata_path,
+				strerror(-r));
+	}
 	if (r == 0) {
 		/* Guards the copy that may be taken after the reply against a power loss: see the top of this file. */
 		r = era_flush_image(era);

@@ -9,6 +9,9 @@
 #define CORE_CORE_PRIVATE_H
 
 #include "gate.h"
+#include "intents.h"
+#include "marks.h"
+#include "plane.h"
 #include "session.h"
 
 #include "base/bitmap.h"
@@ -19,6 +22,11 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+
+struct ahead {
+	uint64_t begin; /* extents that a stream will come to; none where both are equal */
+	uint64_t end;
+};
 
 struct era_list {
 	struct era_req *head;
@@ -52,9 +60,12 @@ struct era {
 
 	/* --- the write path --- */
 	struct gate gate;
-	/* Blocks whose mark in the current era is durable. Read inside the gate or under meta_lock; bits are set under
-	 * meta_lock, after the COMMIT; replaced at the switch of eras, with the gate closed and under meta_lock. */
-	struct bm *committed;
+	/* Of the current era. Read inside the gate or under meta_lock; replaced at the switch of eras, with the gate closed
+	 * and under meta_lock. */
+	struct plane *plane;
+	struct intents intents;
+	bool has_intents; /* fixed while open; else each first write waits for a mark of its own */
+	uint64_t first_era; /* of this session's intents: earlier ones are what crashes have left */
 
 	/* --- requests that wait --- */
 	pthread_mutex_t park_lock;
@@ -65,6 +76,7 @@ struct era {
 	struct era_list parked; /* wait for the gate or a commit */
 	struct era_list ready; /* a completer may try them */
 	struct era_list flushes; /* wait for an fsync of the image */
+	struct ahead ahead;
 	unsigned int nr_waiting; /* in either list, or claimed by the committer */
 	bool stopping;
 
@@ -82,7 +94,9 @@ struct era {
 
 	/* --- the switch of eras --- */
 	pthread_mutex_t switch_lock; /* checkpoint begin..commit, freeze, thaw */
-	struct bm *next_committed; /* made in begin, used in commit; under switch_lock */
+	struct plane *next_plane; /* made in begin, used in commit; under switch_lock */
+	struct plane *old_plane; /* of the era before, while marks of it are missing in the database; under meta_lock */
+	struct arming hot; /* what next_plane begins with; under switch_lock */
 
 	/* --- the freeze (freeze.c, thaw.c, watch.c); under meta_lock --- */
 	uint64_t frozen_era; /* what the freeze that holds has ended; 0 when none does */
@@ -109,6 +123,9 @@ struct era {
 	bool digest_busy; /* under digest_lock */
 	bool digest_stop; /* under digest_lock */
 	uint64_t digested_below; /* nothing is left below this era; under meta_lock */
+	int64_t epoch_at_ms; /* settle.c's, of the digest's thread alone */
+	int64_t settle_at_ms;
+	int64_t settle_urgent_ms;
 	unsigned int wal_written_back; /* WAL frames at the last write-back; under meta_lock */
 	pthread_t watcher;
 	bool watcher_runs;
@@ -132,7 +149,8 @@ void request_state_changed(struct era *era);
 /* After gate_open(): lets what waits be tried. */
 void request_gate_opened(struct era *era);
 /* The committer's hands: takes parked requests (claimed), and gives them back to the completers or ends them. */
-bool request_take_parked(struct era *era, struct era_list *ret_batch); /* waits; false: stopping */
+bool request_take_parked(
+	struct era *era, struct era_list *ret_batch, struct ahead *ret_ahead); /* waits; false: stopping */
 void request_give_ready(struct era *era, struct era_list *batch);
 void request_give_back(struct era *era, struct era_list *batch); /* the gate was closed meanwhile: they wait on */
 void request_end_all(struct era *era, struct era_list *batch, int error);
@@ -143,23 +161,18 @@ void request_piece(const struct era *era, const struct era_req *req, uint64_t *r
 
 /* commit.c */
 
-/* Blocks of one chunk that a request touches and that are not yet committed. */
-struct mark {
-	uint64_t begin;
-	uint64_t end;
+/* What one transaction makes durable for those who wait. Zero at first. */
+struct batch {
+	struct marks marks; /* blocks that get marks */
+	struct arming arming; /* extents that get intents */
 };
 
-struct marks {
-	struct mark *list;
-	size_t nr;
-	size_t room;
-};
-
-/* For the switch of eras, so that whoever waits need not commit again (and again, under a flood of checkpoints): marks the
- * blocks of the requests that wait in new_era, and once that is committed, publishes them. The gate is closed, under
- * meta_lock; carry inside the transaction, publish after it. */
-int commit_carry_over(struct era *era, uint64_t new_era, struct marks *ret_marks);
-int commit_publish(struct era *era, const struct marks *marks);
+/* For the switch of eras, so that whoever waits need not commit again (and again, under a flood of checkpoints): adds what the
+ * requests that wait need in plane's era, and writes the batch. The gate is closed, under meta_lock; once it is committed,
+ * commit_publish() is due. */
+int commit_carry_over(struct era *era, struct plane *plane, struct batch *batch);
+int commit_publish(struct era *era, struct plane *plane, const struct batch *batch);
+void batch_free(struct batch *batch);
 void *commit_thread(void *era);
 /* Marks blocks [begin, end) in era's writeset. Inside a transaction, under meta_lock. */
 int commit_mark_range(struct meta *meta, uint64_t era_nr, uint64_t begin, uint64_t end);
@@ -172,8 +185,20 @@ int switch_lock_running(struct era *era, struct err *err);
 void switch_open_gate(struct era *era);
 /* The gate is closed: makes fd a clone of the image. */
 int switch_clone(struct era *era, int fd, struct err *err);
-/* After the COMMIT of a new era, under meta_lock, the gate closed: next_committed is its plane. */
+/* After the COMMIT of a new era, under meta_lock, the gate closed: next_plane is its plane, and there is an old_plane. */
 void switch_planes(struct era *era);
+/* What begin has made and nobody has taken. */
+void switch_drop(struct era *era);
+
+/* settle.c: what was set under intents gets its marks. */
+/* The whole plane, inside a transaction with the gate closed, and its intents go. */
+int settle_whole(struct era *era, struct plane *plane);
+/* The old plane, in steps while writers go on; then it is gone. 0 or -errno. No lock but switch_lock. */
+int settle_old(struct era *era);
+/* One look at all that is armed, by the digest's thread: marks, and an end to intents of no use. 0 or -errno. */
+int settle_turn(struct era *era);
+/* When settle_turn() is due, in ms of CLOCK_MONOTONIC; INT64_MAX: not until something is armed. */
+int64_t settle_due_ms(struct era *era);
 
 /* open.c: the image's mtime by which it will be known, see there. */
 int settle_mtime(struct era *era, int64_t *ret_mtime_ns);

@@ -88,9 +88,23 @@ static void write_wal_back(struct era *era)
 	era->wal_written_back = meta_wal_frames(era->meta);
 }
 
+/* What was written under intents. 0 or -EAGAIN. */
+static int digest_settle(struct era *era)
+{
+	if (state_now(era) > ERA_FREEZING)
+		return 0;
+	int r = settle_turn(era);
+	if (r == 0 || may_pass(r))
+		return r == 0 ? 0 : -EAGAIN;
+	era_fail(era, "the marks of what was written cannot be recorded (%s)", strerror(-r));
+	return 0;
+}
+
 /* One turn with the metadata: 1 to be called again at once, 0 to wait for a kick, -EAGAIN to wait and try again. */
 static int digest_turn(struct era *era, unsigned int *nr_rows)
 {
+	int settled = digest_settle(era);
+
 	metalock_digest(era);
 	/* Dead; or in a thaw that is not finished, which a stray kick has come into. */
 	if (state_now(era) > ERA_FREEZING) {
@@ -109,23 +123,33 @@ static int digest_turn(struct era *era, unsigned int *nr_rows)
 	else if (digest_wal_is_due(era))
 		write_wal_back(era);
 	metalock_release(era);
-	return r >= 0 ? r : may_pass(r) ? -EAGAIN : 0;
+	if (r == 0)
+		return settled;
+	return r > 0 ? r : may_pass(r) ? -EAGAIN : 0;
+}
+
+/* When to go on without a kick, ms of CLOCK_MONOTONIC; INT64_MAX: never. */
+static int64_t digest_wakes_ms(struct era *era, int r)
+{
+	int64_t retry_ms = watch_now_ms() + DIGEST_RETRY_S * 1000;
+	int64_t settle_ms = settle_due_ms(era);
+
+	return r == 0 || settle_ms < retry_ms ? settle_ms : retry_ms;
 }
 
 /* Waits until there is work, or for a while after r == -EAGAIN. False: stop. */
 static bool digest_wait(struct era *era, int r)
 {
-	struct timespec until;
+	int64_t until_ms = digest_wakes_ms(era, r);
+	struct timespec until = { .tv_sec = until_ms / 1000, .tv_nsec = until_ms % 1000 * 1000000 };
 
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_sec += DIGEST_RETRY_S;
 	pthread_mutex_lock(&era->digest_lock);
 	if (r <= 0) {
 		era->digest_busy = false;
 		pthread_cond_broadcast(&era->digest_idle);
 	}
 	while (!era->digest_stop && !era->digest_kicked && r <= 0) {
-		if (r == 0)
+		if (until_ms == INT64_MAX)
 			pthread_cond_wait(&era->digest_wanted, &era->digest_lock);
 		else if (pthread_cond_timedwait(&era->digest_wanted, &era->digest_lock, &until) == ETIMEDOUT)
 			break;

@@ -49,6 +49,13 @@ void era_get_status(struct era *era, struct era_status *ret_status)
 	s->generation = super->generation;
 	s->wal_frames = era->meta ? meta_wal_frames(era->meta) : 0;
 	s->frozen_era = era->frozen_era;
+	if (era->has_intents && era->plane) {
+		uint64_t extent_bytes = super->block_size << era->intents.extent_shift;
+		s->intent_bytes = extent_bytes;
+		s->intent_max_bytes = era->intents.max == UINT64_MAX ? UINT64_MAX : era->intents.max * extent_bytes;
+		s->open_intents = era->plane->nr_armed + era->intents.old_only;
+		s->is_exact_after_kill = session_slot_is_whole(era->session, era->plane->slot);
+	}
 	if (era->thaw_at_ms > 0) {
 		int64_t left_ms = era->thaw_at_ms - watch_now_ms();
 		s->thaw_in_s = left_ms > 0 ? (unsigned int)((left_ms + 999) / 1000) : 1;

@@ -13,7 +13,8 @@
  *  4. the image is flushed (and cloned, where that is asked for): what the metadata will say is durable;
  *  5. the digest thread is stopped and joined. It finishes its step; what it had queued for itself is never begun, stays
  *     archived, and is as right in the database as when it is digested;
- *  6. one commit archives era N, starts N+1, binds the image and says "frozen"; the witness is written after it;
+ *  6. one commit archives era N with all its marks and no intent, starts N+1, binds the image and says "frozen"; the witness
+ *     is written after it;
  *  7. the WAL is written back and emptied, and that is verified: from here on the file alone is all there is;
  *  8. the writing connection is closed. There is nothing left to write with: no cache, no timer, no destructor;
  *  9. both locks are dropped, and N is the answer.
@@ -59,6 +60,12 @@ int era_freeze_prepare(struct era *era, struct err *err)
 	int r = state_refuse_unless_running(era, err);
 	if (r < 0)
 		return r;
+	/* So that little is left for when writers wait. */
+	uint64_t settled_from;
+	r = era_settle(era, &settled_from);
+	if (r < 0)
+		return err_set(err, r, "the marks of what was written cannot be recorded in %s: %s", era->metadata_path,
+			strerror(-r));
 	digest_kick(era);
 	digest_work_off(era, FREEZE_BACKLOG_S);
 	for (int64_t until_ms = watch_now_ms() + FREEZE_READERS_MS;;) {
@@ -83,12 +90,21 @@ static int freeze_record(struct era *era, enum meta_state state, int64_t mtime_n
 	struct meta_super *super = meta_pending(era->meta);
 	super->state = state;
 	super->image_mtime_ns = mtime_ns;
-	if (new_era)
+	if (new_era) {
 		super->current_era = super->durable_era = new_era;
+		r = settle_whole(era, era->plane);
+	}
+	if (r < 0) {
+		meta_rollback(era->meta);
+		return r;
+	}
 	/* Guards whoever opens the database next: "frozen" says that nobody has written to the image since. */
 	r = era_commit(era, state == META_FROZEN ? "the freeze" : "a freeze that was given up");
-	if (r == 0 && new_era)
+	if (r == 0 && new_era) {
 		switch_planes(era);
+		plane_free(era->old_plane);
+		era->old_plane = NULL;
+	}
 	return r;
 }
 
@@ -210,8 +226,7 @@ int era_freeze_commit(struct era *era, unsigned int timeout_s, int clone_fd, uin
 		r = freeze_give_up(era, timeout_s, ret_era, err);
 	if (r < 0)
 		freeze_abort(era);
-	bm_free(era->next_committed);
-	era->next_committed = NULL;
+	switch_drop(era);
 	pthread_mutex_unlock(&era->switch_lock);
 	if (r == 0)
 		watch_kick(era);

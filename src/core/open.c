@@ -33,6 +33,7 @@ static int era_new(const struct era_config *config, struct era **ret_era)
 	memset(era, 0, sizeof(*era));
 	era->database_lock = -1;
 	era->read_only = config->read_only;
+	era->has_intents = config->intent_bytes > 0 && !config->read_only;
 	era->notice = config->notice;
 	era->fenced = config->fenced;
 	era->notice_arg = config->notice_arg;
@@ -80,12 +81,16 @@ static bool session_is_needed(struct era *era)
 /* What is left once the threads are gone, in any state of opening. Drops the locks last. */
 static void era_free(struct era *era)
 {
+	plane_leave(era->plane);
+	plane_leave(era->next_plane);
+	plane_leave(era->old_plane);
+	marks_free(&era->hot.extents);
+	intents_clear(&era->intents);
 	session_stop(era->session, session_is_needed(era));
 	meta_close(era->meta);
 	if (era->metadata_path)
 		lockfile_drop(era->metadata_path, era->database_lock);
 	img_close(era->image);
-	bm_free(era->committed);
 	gate_clear(&era->gate);
 	pthread_cond_destroy(&era->watch_wanted);
 	pthread_cond_destroy(&era->digest_idle);
@@ -230,7 +235,9 @@ static int begin_session(struct opening *o, struct err *err)
 	memcpy(key.nonce, o->era->nonce, sizeof(key.nonce));
 	if (o->forget)
 		memcpy(key.uuid, o->new_uuid, sizeof(key.uuid));
-	int r = session_start(o->config->run_dir, &key, o->era->image, &o->era->session, &why);
+	uint64_t nr_blocks = (o->era->image->size_bytes + o->found.block_size - 1) / o->found.block_size;
+	int r = session_start(
+		o->config->run_dir, &key, o->era->image, o->era->has_intents ? nr_blocks : 0, &o->era->session, &why);
 	return r < 0 ? err_set(err, r, "%s: make room there, or set ERAIMGFS_RUN_DIR", why.text) : 0;
 }
 
@@ -271,16 +278,23 @@ static int bind_and_recover(struct opening *o, struct err *err)
 	return r;
 }
 
-static int start_threads(struct era *era, unsigned int nr_completers, struct err *err)
+static int start_threads(struct era *era, const struct era_config *config, struct err *err)
 {
 	const struct meta_super *super = meta_super(era->meta);
 
 	era->block_size = super->block_size;
 	era->nr_blocks = super->nr_blocks;
 	era->gate.shards = session_shards(era->session);
-	int r = bm_new(era->nr_blocks, &era->committed);
+	era->first_era = super->current_era;
+	int r = 0;
+	if (era->has_intents)
+		r = intents_init(
+			&era->intents, era->nr_blocks, era->block_size, config->intent_bytes, config->intent_max_bytes);
 	if (r == 0)
-		r = request_threads_start(era, nr_completers);
+		r = plane_new(era->nr_blocks, super->current_era, era->has_intents ? era->session : NULL, 0,
+			era->intents.extent_shift, &era->plane);
+	if (r == 0)
+		r = request_threads_start(era, config->nr_completers);
 	if (r == 0)
 		r = digest_start(era);
 	if (r == 0) {
@@ -319,7 +333,7 @@ int era_open(const struct era_config *config, struct era **ret_era, struct err *
 		era->block_size = o.found.block_size;
 		era->nr_blocks = o.found.nr_blocks;
 	} else {
-		r = start_threads(era, config->nr_completers, err);
+		r = start_threads(era, config, err);
 		if (r < 0) {
 			gate_close(&era->gate, NULL);
 			request_threads_stop(era);
@@ -328,10 +342,12 @@ int era_open(const struct era_config *config, struct era **ret_era, struct err *
 			goto fail;
 		}
 	}
+	session_trace_clear(&o.trace);
 	*ret_era = era;
 	return 0;
 
 fail:
+	session_trace_clear(&o.trace);
 	era_free(era);
 	return r;
 }
@@ -372,8 +388,15 @@ static int close_commit(struct era *era, struct err *err)
 	super->durable_era = super->current_era;
 	super->state = META_CLEAN;
 	super->image_mtime_ns = mtime_ns;
-	/* Guards nothing but the time of a recovery: without it the next start recovers. */
-	r = era_commit(era, "the stop");
+	/* What was set under intents and has no marks yet. */
+	r = era->old_plane ? settle_whole(era, era->old_plane) : 0;
+	if (r == 0)
+		r = settle_whole(era, era->plane);
+	if (r < 0)
+		meta_rollback(era->meta);
+	else
+		/* Guards nothing but the time of a recovery: without it the next start recovers. */
+		r = era_commit(era, "the stop");
 	if (r == 0)
 		r = meta_witness_write(era->metadata_path, meta_super(era->meta));
 	if (r < 0)

@@ -2,15 +2,16 @@
 /*
  * recover - from what an instance left, clean or not, to a new era.
  *
- * Each mark was committed before its write reached the image, so the database alone knows every block that may have
- * changed. What is left to do, before the first request:
+ * Before a write reached the image its mark or the intent of its extent was committed, so the database alone knows every
+ * block that may have changed. What is left to do, before the first request:
  *
  *  1. after a failed fsync: drop the image's cached pages before anything reads them, for they may show data that the disk
  *     does not have;
  *  2. fsync the image: no era may be shown before the data of all earlier ones is durable;
- *  3. in one commit: archive the era that was current as it is (dm-era's kernel fix de89afc1), start a new one with a new
- *     session, and mark in it what cannot be vouched for (the blocks of the failed eras, those of a resize; all of them
- *     for bypass=mark-all).
+ *  3. in one commit: turn the intents of a session that died on this boot into marks, where its file has kept its bits (all
+ *     others stay, and count as their whole extents); archive the era that was current (dm-era's kernel fix de89afc1), start a
+ *     new one with a new session, and mark in it what cannot be vouched for (the blocks of the failed eras, those of a
+ *     resize; all of them for bypass=mark-all).
  *
  * A crash at any point of this leaves the old state, and the next start does it all again.
  */
@@ -95,6 +96,46 @@ static int mark_all(struct opening *o, struct meta_super *super)
 	return 0;
 }
 
+struct taking_over {
+	struct meta *meta;
+	uint64_t era;
+	uint64_t nr_blocks;
+};
+
+static int take_chunk(uint64_t chunk, const uint64_t *words, void *arg)
+{
+	const struct taking_over *t = arg;
+	uint64_t left = t->nr_blocks - chunk * BM_CHUNK_BITS;
+	uint64_t fit[BM_CHUNK_WORDS];
+
+	memcpy(fit, words, sizeof(fit));
+	for (uint64_t i = left / 64; i < BM_CHUNK_WORDS; i++)
+		fit[i] &= i == left / 64 ? (UINT64_C(1) << left % 64) - 1 : 0;
+	return meta_writeset_or(t->meta, t->era, chunk, fit);
+}
+
+/* What the dead session has set and not committed. A slot speaks for the era that it names alone. */
+static int take_remains(struct opening *o)
+{
+	const struct session_remains *remains = &o->trace.remains;
+	struct meta *meta = o->era->meta;
+	int r = 0;
+
+	if (meta_is_at_rest(o->found.state) || o->forget || remains->plane_bits != o->found.nr_blocks)
+		return 0;
+	for (unsigned int i = 0; r == 0 && i < SESSION_SLOTS; i++) {
+		uint64_t era_nr = remains->era[i];
+		/* One that was made for an era which was never committed has no bits. */
+		if (era_nr == 0 || era_nr > o->found.current_era)
+			continue;
+		struct taking_over t = { .meta = meta, .era = era_nr, .nr_blocks = o->found.nr_blocks };
+		r = session_remains_visit(remains, i, take_chunk, &t);
+		if (r == 0 && !remains->is_partial[i])
+			r = meta_intent_drop(meta, era_nr, era_nr + 1);
+	}
+	return r;
+}
+
 static int fill_transaction(struct opening *o)
 {
 	struct era *era = o->era;
@@ -103,6 +144,8 @@ static int fill_transaction(struct opening *o)
 	struct stat st;
 
 	int r = img_stat(era->image, &st);
+	if (r == 0)
+		r = take_remains(o);
 	if (r < 0)
 		return r;
 

@@ -2,7 +2,7 @@
 /*
  * request - from submission to completion.
  *
- *     era_submit: inside the gate, every block committed? -> apply -> done            (no lock, no allocation)
+ *     era_submit: inside the gate, every block covered? -> apply -> done            (no lock, no allocation)
  *                   | no, or the gate is closed
  *                   v
  *                 parked -> committer: one COMMIT for all of them -> ready -> completer: inside the gate ... -> done
@@ -10,8 +10,8 @@
  *                   +----------------------------------------------------------+
  *
  * A request does not hold the gate while it waits: the switch of eras never waits for a commit of theirs. So each try
- * looks at `committed` anew, inside the gate, and holds the gate until its change is in the image: the block is then
- * marked in the very era in which its bytes land.
+ * looks at the plane anew, inside the gate, and holds the gate until its change is in the image: the block is then
+ * covered in the very era in which its bytes land.
  */
 #include "core_private.h"
 
@@ -63,6 +63,27 @@ void request_piece(const struct era *era, const struct era_req *req, uint64_t *r
 	*ret_len = len < piece_end - offset ? len : piece_end - offset;
 }
 
+/* Lets the committer arm the extents that a stream will come to. */
+static void request_look_ahead(struct era *era, uint64_t begin, uint64_t end)
+{
+	pthread_mutex_lock(&era->park_lock);
+	era->ahead = (struct ahead){ begin, end };
+	pthread_cond_signal(&era->commit_wanted);
+	pthread_mutex_unlock(&era->park_lock);
+}
+
+/* May the bytes from first to last be changed now? 1, 0 or -ENOMEM. Inside the gate. */
+static int request_pass(struct era *era, uint64_t first, uint64_t last)
+{
+	uint64_t begin = first / era->block_size, end = last / era->block_size + 1;
+	uint64_t ahead, ahead_end;
+
+	int r = plane_pass(era->plane, begin, end);
+	if (r == 1 && era->has_intents && intents_note_use(&era->intents, era->plane, begin, end, &ahead, &ahead_end))
+		request_look_ahead(era, ahead, ahead_end);
+	return r;
+}
+
 /* Tries the rest of req, piece by piece. True: it is over, with *ret_error. False: it must wait. */
 static bool request_try(struct era *era, struct era_req *req, int *ret_error)
 {
@@ -78,11 +99,13 @@ static bool request_try(struct era *era, struct era_req *req, int *ret_error)
 			*ret_error = -EIO;
 			return true;
 		}
-		uint64_t last = PLANTED(MARK_FIRST) ? offset : offset + len - 1;
-		if (req->kind == ERA_REQ_WRITE &&
-			!bm_test_range(era->committed, offset / era->block_size, last / era->block_size + 1)) {
-			gate_leave(&era->gate, ticket);
-			return false;
+		if (req->kind == ERA_REQ_WRITE) {
+			int r = request_pass(era, offset, PLANTED(MARK_FIRST) ? offset : offset + len - 1);
+			if (r <= 0) {
+				gate_leave(&era->gate, ticket);
+				*ret_error = r;
+				return r < 0;
+			}
 		}
 		*ret_error = req->ops->apply(req, offset, len);
 		gate_note_change(&era->gate, ticket);
@@ -177,13 +200,16 @@ bool era_cancel(struct era *era, struct era_req *req)
 	return ours;
 }
 
-bool request_take_parked(struct era *era, struct era_list *ret_batch)
+bool request_take_parked(struct era *era, struct era_list *ret_batch, struct ahead *ret_ahead)
 {
 	pthread_mutex_lock(&era->park_lock);
-	while (!era->stopping && (!era->parked.head || gate_is_closed(&era->gate)))
+	while (!era->stopping &&
+		((!era->parked.head && era->ahead.begin == era->ahead.end) || gate_is_closed(&era->gate)))
 		pthread_cond_wait(&era->commit_wanted, &era->park_lock);
 	bool go_on = !era->stopping;
 	*ret_batch = (struct era_list){ 0 };
+	*ret_ahead = era->ahead;
+	era->ahead = (struct ahead){ 0 };
 	if (go_on) {
 		*ret_batch = era->parked;
 		era->parked = (struct era_list){ 0 };

@@ -1,16 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-#include "session.h"
+#include "session_file.h"
 
-#include "base/cleanup.h"
-#include "base/io.h"
 #include "base/num.h"
-#include "base/run.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,43 +13,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#define SESSION_MAGIC "eraimgfs session 1"
-#define SESSION_SUFFIX ".session"
-#define SESSION_BYTES 8192
-#define SESSION_SHARDS_AT 4096
 #define SESSION_BEAT_S 1
-
-struct session_page {
-	char magic[24];
-	struct session_key key;
-	uint64_t pid;
-	_Atomic uint64_t given_up;
-	_Atomic uint64_t heartbeat_ns;
-	_Atomic uint64_t commit_counter;
-	_Atomic uint64_t era;
-	_Atomic uint64_t failed;
-	_Atomic uint64_t start_mtime_ns;
-	_Atomic uint64_t seen_mtime_ns;
-	_Atomic uint64_t foreign_write;
-};
-_Static_assert(sizeof(struct session_page) <= SESSION_SHARDS_AT, "one page");
-_Static_assert(SESSION_SHARDS_AT + GATE_SHARDS * sizeof(struct gate_shard) == SESSION_BYTES, "and one of counters");
 
 /* An mtime is taken from a clock that ticks every 10 ms at the slowest, ours a moment later. */
 #define SESSION_TICK_NS UINT64_C(50000000)
-
-struct session {
-	char path[PATH_MAX];
-	int fd; /* holds the lock */
-	struct session_page *page;
-	struct img *image;
-	bool beating;
-	pthread_t beat;
-	pthread_mutex_t lock;
-	pthread_cond_t stop; /* under lock */
-	bool stopping; /* under lock */
-	bool watching; /* under lock: looks at the image's mtime */
-};
 
 static uint64_t wall_ns(void)
 {
@@ -155,7 +116,7 @@ static int session_take_mtime(struct session *s)
 	return 0;
 }
 
-static int session_map(struct session *s, const struct session_key *key)
+static int session_map(struct session *s, const struct session_key *key, uint64_t plane_bits)
 {
 	struct flock whole = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
 
@@ -168,10 +129,13 @@ static int session_map(struct session *s, const struct session_key *key)
 	int r = -posix_fallocate(s->fd, 0, SESSION_BYTES);
 	if (r < 0)
 		return r;
-	void *page = mmap(NULL, SESSION_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, s->fd, 0);
+	/* What lies beyond the file's end is there once a slot asks for it, and is not touched before. */
+	s->map_bytes = plane_bits > 0 ? session_slot_at(plane_bits, SESSION_SLOTS) : SESSION_BYTES;
+	void *page = mmap(NULL, s->map_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, s->fd, 0);
 	if (page == MAP_FAILED)
 		return -errno;
 	s->page = page;
+	s->page->plane_bits = plane_bits;
 	s->page->key = *key;
 	s->page->pid = (uint64_t)getpid();
 	atomic_store(&s->page->heartbeat_ns, wall_ns());
@@ -182,8 +146,8 @@ static int session_map(struct session *s, const struct session_key *key)
 	return 0;
 }
 
-int session_start(const char *dir, const struct session_key *key, struct img *image, struct session **ret_session,
-	struct err *err)
+int session_start(const char *dir, const struct session_key *key, struct img *image, uint64_t plane_bits,
+	struct session **ret_session, struct err *err)
 {
 	struct session *s = calloc(1, sizeof(*s));
 	if (!s)
@@ -201,7 +165,9 @@ int session_start(const char *dir, const struct session_key *key, struct img *im
 
 	int r = session_path(dir, key->nonce, s->path);
 	if (r == 0)
-		r = session_map(s, key);
+		r = session_map(s, key, plane_bits);
+	if (r == 0)
+		r = session_slots_init(s);
 	if (r == 0) {
 		r = -pthread_create(&s->beat, NULL, session_beat, s);
 		s->beating = r == 0;
@@ -226,8 +192,9 @@ void session_stop(struct session *s, bool leave)
 		pthread_mutex_unlock(&s->lock);
 		pthread_join(s->beat, NULL);
 	}
+	session_slots_clear(s);
 	if (s->page)
-		munmap(s->page, SESSION_BYTES);
+		munmap(s->page, s->map_bytes);
 	if (s->fd >= 0) {
 		if (!leave)
 			unlink(s->path);
@@ -283,146 +250,4 @@ void session_give_up(struct session *s)
 void session_set_failed(struct session *s)
 {
 	atomic_store(&s->page->failed, 1);
-}
-
-struct session_file {
-	struct session_page page;
-	struct gate_shard shards[GATE_SHARDS];
-};
-
-struct session_search {
-	const struct session_key *key;
-	uid_t owner;
-	bool image_is_device;
-	struct session_trace *trace; /* NULL: remove what is found */
-};
-
-/* Reads one session file. True when it is one, of this boot and of a user who may have written one. */
-static bool session_read(int fd, const struct session_search *search, struct session_file *ret_file)
-{
-	struct session_page *page = &ret_file->page;
-	struct stat st;
-
-	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) ||
-		(st.st_uid != 0 && st.st_uid != geteuid() && st.st_uid != search->owner))
-		return false;
-	if (io_pread_full(fd, page, sizeof(*page), 0) != (ssize_t)sizeof(*page) ||
-		io_pread_full(fd, ret_file->shards, sizeof(ret_file->shards), SESSION_SHARDS_AT) !=
-			(ssize_t)sizeof(ret_file->shards) ||
-		memcmp(page->magic, SESSION_MAGIC, sizeof(SESSION_MAGIC)) != 0)
-		return false;
-	return memcmp(page->key.boot_id, search->key->boot_id, sizeof(page->key.boot_id)) == 0;
-}
-
-static bool session_has_uuid(const struct session_page *page, const struct session_key *key)
-{
-	return memcmp(page->key.uuid, key->uuid, sizeof(key->uuid)) == 0;
-}
-
-/* The very session that had the database last; of a copy of the database too. */
-static bool session_is_last(const struct session_page *page, const struct session_key *key)
-{
-	return session_has_uuid(page, key) && memcmp(page->key.nonce, key->nonce, sizeof(key->nonce)) == 0;
-}
-
-static bool session_has_database(const struct session_page *page, const struct session_key *key)
-{
-	return session_has_uuid(page, key) && page->key.database_dev == key->database_dev &&
-	       page->key.database_ino == key->database_ino;
-}
-
-static bool session_has_image(const struct session_page *page, const struct session_key *key)
-{
-	return page->key.image_dev == key->image_dev && page->key.image_ino == key->image_ino;
-}
-
-/* Of a session that lives although both locks are in the searcher's hands. */
-static void session_take_living(
-	const struct session_page *page, const struct session_search *search, struct session_trace *trace)
-{
-	bool has_database = session_has_database(page, search->key);
-
-	trace->kin_seen |= session_has_uuid(page, search->key);
-	if (page->given_up || (!has_database && !session_has_image(page, search->key)))
-		return;
-	/* A copy of the database counts as the owner's where the image's mtime will tell a thaw that it was used. */
-	if (session_is_last(page, search->key) && (has_database || !search->image_is_device))
-		trace->owner_pid = page->pid;
-	else if (!has_database)
-		trace->stranger_pid = page->pid;
-}
-
-static void session_take(const struct session_file *file, const struct session_key *key, struct session_trace *trace)
-{
-	const struct session_page *page = &file->page;
-
-	if (session_is_last(page, key)) {
-		trace->found = true;
-		trace->heartbeat_ns = page->heartbeat_ns;
-		trace->changed_ns = gate_last_change(file->shards, &trace->was_writing);
-		trace->start_mtime_ns = page->start_mtime_ns;
-		trace->seen_mtime_ns = page->seen_mtime_ns;
-	}
-	/* Of any session: one that died in its recovery never got its nonce into the database. */
-	trace->failed |= page->failed != 0;
-	trace->foreign_write |= page->foreign_write != 0;
-	if (page->commit_counter > trace->commit_counter)
-		trace->commit_counter = page->commit_counter;
-	if (page->era > trace->era)
-		trace->era = page->era;
-}
-
-static void session_look(int folder, const char *name, const struct session_search *search)
-{
-	struct flock whole = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
-	struct session_file file;
-	CLEANUP_CLOSE int fd = openat(folder, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-
-	if (fd < 0 || !session_read(fd, search, &file))
-		return;
-	bool lives = fcntl(fd, F_OFD_GETLK, &whole) < 0 || whole.l_type != F_UNLCK;
-	if (search->trace && lives)
-		session_take_living(&file.page, search, search->trace);
-	if (!session_has_database(&file.page, search->key))
-		return;
-	if (search->trace)
-		session_take(&file, search->key, search->trace);
-	else if (!lives)
-		unlinkat(folder, name, 0);
-}
-
-static int session_look_in(const char *path, void *arg)
-{
-	const struct dirent *entry;
-
-	DIR *dir = opendir(path);
-	if (!dir)
-		return errno == ENOMEM || errno == EMFILE || errno == ENFILE ? -errno : 0;
-	while ((entry = readdir(dir))) {
-		size_t len = strlen(entry->d_name);
-		if (len > sizeof(SESSION_SUFFIX) &&
-			strcmp(entry->d_name + len + 1 - sizeof(SESSION_SUFFIX), SESSION_SUFFIX) == 0)
-			session_look(dirfd(dir), entry->d_name, arg);
-	}
-	closedir(dir);
-	return 0;
-}
-
-int session_find(const char *own_dir, const struct session_key *key, uid_t owner, bool image_is_device,
-	struct session_trace *ret_trace)
-{
-	struct session_search search = {
-		.key = key, .owner = owner, .image_is_device = image_is_device, .trace = ret_trace
-	};
-
-	memset(ret_trace, 0, sizeof(*ret_trace));
-	int r = session_look_in(own_dir, &search);
-	return r < 0 ? r : run_each_dir(session_look_in, &search);
-}
-
-void session_forget(const char *own_dir, const struct session_key *key, uid_t owner)
-{
-	struct session_search search = { .key = key, .owner = owner };
-	session_look_in(own_dir, &search);
-	run_each_dir(session_look_in, &search);
 }

@@ -9,12 +9,17 @@
  * commit, the database was put back from an older copy. The owner holds a lock on the file for life, so a lock that is free
  * says that the owner is gone; one that is held, while the locks of image and database are free, that the owner has frozen
  * them (or is fenced: then its nonce is not the database's).
+ *
+ * It also holds the bits of blocks that were set in core and whose marks need not be committed yet (plane.h): a slot for the
+ * current era and one for the era before, whose bits are still on their way into the database. A slot names its era.
+ * They are kept where the run folder is in memory (tmpfs), and are whole unless that was full.
  */
 #ifndef CORE_SESSION_H
 #define CORE_SESSION_H
 
 #include "gate.h"
 
+#include "base/bitmap.h"
 #include "base/err.h"
 #include "image/img.h"
 
@@ -39,10 +44,26 @@ struct session_key {
 /*
  * Makes dir/NONCE.session, takes its lock and starts the heartbeat, a thread that once a second says that we live, and looks
  * at the image's mtime: one that no change of ours explains is somebody else's write. image's mtime at the start is taken
- * as it is. The key's nonce must be fresh.
+ * as it is. The key's nonce must be fresh. plane_bits: bits of a slot; 0: none are needed.
  */
-int session_start(const char *dir, const struct session_key *key, struct img *image, struct session **ret_session,
-	struct err *err);
+int session_start(const char *dir, const struct session_key *key, struct img *image, uint64_t plane_bits,
+	struct session **ret_session, struct err *err);
+
+#define SESSION_SLOTS 2u
+
+/* (For session_start() and session_stop().) */
+int session_slots_init(struct session *session);
+void session_slots_clear(struct session *session);
+
+/* Empties the slot and gives it to era: from now on bits that are set in a bitmap with this store outlive the process. The
+ * slot must be nobody's, and plane_bits not 0. */
+void session_slot_take(struct session *session, unsigned int slot, uint64_t era, struct bm_store *ret_store);
+
+/* The slot's bits are in the database, and its bitmap is gone. */
+void session_slot_release(struct session *session, unsigned int slot);
+
+/* Whether a kill -9 leaves every bit that was set in it. */
+bool session_slot_is_whole(struct session *session, unsigned int slot);
 
 /* The gate's counters, in the session file. */
 struct gate_shard *session_shards(struct session *session);
@@ -77,6 +98,14 @@ void session_give_up(struct session *session);
 /* An fsync failed. Any thread. */
 void session_set_failed(struct session *session);
 
+/* The slots of a dead session. */
+struct session_remains {
+	int fd; /* of its file */
+	uint64_t plane_bits; /* 0: there are none, and no fd */
+	uint64_t era[SESSION_SLOTS]; /* 0: nobody's */
+	bool is_partial[SESSION_SLOTS];
+};
+
 /* What a dead session left. */
 struct session_trace {
 	bool found; /* the very session that had the database last */
@@ -91,13 +120,21 @@ struct session_trace {
 	uint64_t era; /* likewise */
 	bool kin_seen; /* one on this database or a copy lives, and is seen */
 	uint64_t owner_pid; /* it lives, has this database or its image, and so has frozen them; 0: it does not */
+	struct session_remains remains; /* of the very session that had the database last, when it is dead */
 	uint64_t stranger_pid; /* one on other metadata lives, has frozen this image and was not fenced; 0: none */
 };
 
 /* Looks in own_dir and all run folders that the caller may look into; files of root, of the caller and of owner (the user who
  * has the database) are believed. The caller holds the locks of image and database. 0 or -errno. */
+/* *ret_trace is zero, or of an earlier call; session_trace_clear() is due. */
 int session_find(const char *own_dir, const struct session_key *key, uid_t owner, bool image_is_device,
 	struct session_trace *ret_trace);
+
+void session_trace_clear(struct session_trace *trace);
+
+/* Visits the chunks of a slot that were touched. A visit's non-zero return ends it and is given back. */
+int session_remains_visit(const struct session_remains *remains, unsigned int slot,
+	int (*visit)(uint64_t chunk, const uint64_t *words, void *arg), void *arg);
 
 /* Removes what dead sessions on this database have left. */
 void session_forget(const char *own_dir, const struct session_key *key, uid_t owner);

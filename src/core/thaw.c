@@ -192,6 +192,14 @@ static int thaw_commit(struct era *era, struct err *err)
 		r = run_process_start(getpid(), &owner_start);
 	if (r == 0)
 		r = meta_begin(era->meta, META_FULL);
+	struct batch batch = { 0 };
+	if (r == 0) {
+		if (era->has_intents)
+			intents_begin_era(&era->intents, era->plane, &era->hot, &batch.arming);
+		r = commit_carry_over(era, era->plane, &batch);
+		if (r < 0)
+			meta_rollback(era->meta);
+	}
 	if (r == 0) {
 		struct meta_super *super = meta_pending(era->meta);
 		super->state = META_OPEN;
@@ -201,6 +209,9 @@ static int thaw_commit(struct era *era, struct err *err)
 		super->owner_start = owner_start;
 		r = era_commit(era, "the thaw");
 	}
+	if (r == 0)
+		commit_publish(era, era->plane, &batch); /* who is left out, for want of memory, commits again */
+	batch_free(&batch);
 	return r < 0 ? err_set(err, r, "the thaw cannot be recorded in %s: %s", era->metadata_path, strerror(-r)) : 0;
 }
 

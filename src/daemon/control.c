@@ -4,6 +4,7 @@
  *
  *     status                     -> every number there is
  *     query                      -> what an answer to `since` needs; refused when fenced
+ *     settle                     -> {"settled_from": era}: readers of the database may trust it, see era_settle()
  *     gate                       -> closes the gate until "checkpoint", "freeze" or the connection's end
  *     checkpoint [label]         -> {"era": new era}; closes the gate itself where this connection does not hold it
  *     freeze-prepare             -> what a freeze can do before the gate is closed
@@ -59,6 +60,23 @@ static int control_optional_string(const json_t *request, const char *key, const
 	return 0;
 }
 
+static int status_add_intents(json_t *reply, const struct era_status *status)
+{
+	int r = json_object_set_new(reply, "intent_bytes", json_integer((json_int_t)status->intent_bytes));
+	if (r < 0 || status->intent_bytes == 0)
+		return r;
+	json_t *more = json_pack("{sI sI sb}", "open_intents", (json_int_t)status->open_intents, "blurred_bytes_max",
+		(json_int_t)(status->open_intents * status->intent_bytes), "exact_after_kill",
+		status->is_exact_after_kill);
+	r = json_object_update(reply, more);
+	json_decref(more);
+	if (r == 0)
+		r = json_object_set_new(reply, "intent_max_bytes",
+			status->intent_max_bytes == UINT64_MAX ? json_string("unlimited")
+							       : json_integer((json_int_t)status->intent_max_bytes));
+	return r;
+}
+
 static int control_status(struct fs *fs, struct control_connection *connection, const json_t *request,
 	json_t **ret_reply, struct err *err)
 {
@@ -87,6 +105,8 @@ static int control_status(struct fs *fs, struct control_connection *connection, 
 		"pid", (int)getpid());
 	/* clang-format on */
 	int r = reply != NULL ? 0 : -ENOMEM;
+	if (r == 0)
+		r = status_add_intents(reply, &status);
 	if (r == 0 && status.failure[0] != '\0')
 		r = json_object_set_new(reply, "failure", json_string(status.failure));
 	if (r == 0 && status.frozen_era > 0)
@@ -107,6 +127,17 @@ static int control_status(struct fs *fs, struct control_connection *connection, 
 	return 0;
 }
 
+/* Takes reply (NULL: out of memory) and adds what readers need to know of intents. Where the marks cannot be made that is
+ * nothing, and a reader counts each intent as its whole extent. */
+static int control_settled(struct fs *fs, json_t *reply, json_t **ret_reply, struct err *err)
+{
+	uint64_t from;
+	int r = era_settle(fs->era, &from);
+	if (r == 0 && from <= INT64_MAX && reply != NULL)
+		json_object_set_new(reply, "settled_from", json_integer((json_int_t)from));
+	return control_reply(reply, ret_reply, err);
+}
+
 static int control_query(struct fs *fs, struct control_connection *connection, const json_t *request,
 	json_t **ret_reply, struct err *err)
 {
@@ -114,11 +145,17 @@ static int control_query(struct fs *fs, struct control_connection *connection, c
 	int r = era_check_answers(fs->era, err);
 	if (r < 0)
 		return r;
+	/* Before the marks are made: what is written in an era that begins meanwhile is not asked for. */
 	era_get_status(fs->era, &status);
-	return control_reply(
-		json_pack("{ss sI ss sb}", "uuid", fs->instance.uuid, "current_era", (json_int_t)status.current_era,
-			"metadata", fs->instance.metadata, "read_only", status.read_only),
-		ret_reply, err);
+	json_t *reply = json_pack("{ss sI ss sb}", "uuid", fs->instance.uuid, "current_era",
+		(json_int_t)status.current_era, "metadata", fs->instance.metadata, "read_only", status.read_only);
+	return control_settled(fs, reply, ret_reply, err);
+}
+
+static int control_settle(struct fs *fs, struct control_connection *connection, const json_t *request,
+	json_t **ret_reply, struct err *err)
+{
+	return control_settled(fs, json_object(), ret_reply, err);
 }
 
 static int control_gate(struct fs *fs, struct control_connection *connection, const json_t *request, json_t **ret_reply,
@@ -236,6 +273,7 @@ static const struct {
 } control_requests[] = {
 	{ "status", control_status },
 	{ "query", control_query },
+	{ "settle", control_settle },
 	{ "checkpoint", control_checkpoint },
 	{ "gate", control_gate },
 	{ "freeze-prepare", control_freeze_prepare },

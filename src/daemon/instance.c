@@ -125,6 +125,8 @@ static int instance_open(struct fs *fs, struct err *err)
 		.takeover = options->takeover,
 		.block_size = options->block_size,
 		.nr_completers = options->threads,
+		.intent_bytes = options->intent,
+		.intent_max_bytes = options->intent_max,
 		.notice = instance_notice,
 		.fenced = instance_fenced,
 		.notice_arg = fs,

@@ -37,6 +37,10 @@ static const char fs_help[] = "Usage: eraimgfs IMAGE MOUNTPOINT [-o OPT[,OPT...]
 			      "                        image changed behind the tracker, or metadata damaged:\n"
 			      "                        refuse, or start anew with every block marked (refuse)\n"
 			      "  resize                accept an image that changed size\n"
+			      "  intent=SIZE|off       bytes that one write intent stands for; off: each first\n"
+			      "                        write to a block in an era waits for a commit (4M)\n"
+			      "  intent_max=SIZE|unlimited\n"
+			      "                        most bytes that a power loss may blur (8G)\n"
 			      "  takeover              take metadata that a living instance has frozen\n"
 			      "  control=PATH          control socket (in the run folder)\n"
 			      "  threads=N             FUSE worker threads, 1 to 64 (4)\n"
@@ -62,6 +66,8 @@ enum option_kind {
 	OPTION_BLOCK_SIZE,
 	OPTION_THREADS,
 	OPTION_BYPASS,
+	OPTION_INTENT,
+	OPTION_INTENT_MAX,
 	OPTION_FLAG, /* passed on to the kernel */
 	OPTION_IGNORED, /* mount(8)'s own */
 	OPTION_IGNORED_VALUE, /* the same, with a value */
@@ -89,6 +95,8 @@ static const struct option_row option_rows[] = {
 	{ "block_size", OPTION_BLOCK_SIZE, 0 },
 	{ "threads", OPTION_THREADS, 0 },
 	{ "bypass", OPTION_BYPASS, 0 },
+	{ "intent", OPTION_INTENT, 0 },
+	{ "intent_max", OPTION_INTENT_MAX, 0 },
 	{ "ro", OPTION_FLAG, 0 },
 	{ "rw", OPTION_FLAG, 0 },
 	{ "dev", OPTION_FLAG, 0 },
@@ -189,6 +197,20 @@ static int parse_bypass(struct fs_options *options, const char *value, struct er
 	return 0;
 }
 
+/* A size, or the word that stands for word_value. */
+static int parse_intent(const char *name, const char *value, const char *word, uint64_t word_value, uint64_t *ret_bytes,
+	struct err *err)
+{
+	char why[64];
+	*ret_bytes = word_value;
+	if (strcmp(value, word) == 0)
+		return 0;
+	snprintf(why, sizeof(why), "must be %s or a size of at least 4K, like 4M", word);
+	if (num_parse_size(value, ret_bytes) < 0 || *ret_bytes < ERA_BLOCK_SIZE_MIN || *ret_bytes > INT64_MAX)
+		return usage_error(err, name, why);
+	return 0;
+}
+
 static int apply_row(struct fs_options *options, const struct option_row *row, const char *value, struct err *err)
 {
 	char *member = (char *)options + row->offset;
@@ -206,6 +228,10 @@ static int apply_row(struct fs_options *options, const struct option_row *row, c
 		return parse_threads(options, value, err);
 	case OPTION_BYPASS:
 		return parse_bypass(options, value, err);
+	case OPTION_INTENT:
+		return parse_intent(row->name, value, "off", 0, &options->intent, err);
+	case OPTION_INTENT_MAX:
+		return parse_intent(row->name, value, "unlimited", UINT64_MAX, &options->intent_max, err);
 	case OPTION_FLAG:
 		if (strcmp(row->name, "ro") == 0 || strcmp(row->name, "rw") == 0)
 			options->read_only = row->name[1] == 'o';
@@ -316,7 +342,11 @@ int fs_options_parse(int argc, char **argv, struct fs_options *ret_options, stru
 	};
 	bool is_helper = strncmp(basename(argv[0]), "mount.", 6) == 0;
 
-	*ret_options = (struct fs_options){ .threads = FS_THREADS_DEFAULT };
+	*ret_options = (struct fs_options){
+		.threads = FS_THREADS_DEFAULT,
+		.intent = FS_INTENT_DEFAULT,
+		.intent_max = FS_INTENT_MAX_DEFAULT,
+	};
 	optind = 0; /* from the start, also when called again */
 	opterr = 0;
 	for (;;) {
@@ -332,6 +362,8 @@ int fs_options_parse(int argc, char **argv, struct fs_options *ret_options, stru
 	if (argc - optind != 2)
 		return err_set_exit(err, ERR_EXIT_USAGE, -EINVAL, "%s: " FS_TRY_HELP,
 			argc - optind < 2 ? "give an IMAGE and a MOUNTPOINT" : "more than an IMAGE and a MOUNTPOINT");
+	if (ret_options->intent > 0 && ret_options->intent_max < ret_options->intent)
+		return usage_error(err, "intent_max", "is less than one intent: raise it, or give intent=off");
 	if (ret_options->takeover && ret_options->read_only)
 		return err_set_exit(err, ERR_EXIT_USAGE, -EINVAL,
 			"takeover: who takes metadata over writes to them: leave ro or takeover out");

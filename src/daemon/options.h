@@ -14,6 +14,8 @@
 
 #define FS_THREADS_DEFAULT 4u
 #define FS_THREADS_MAX 64u
+#define FS_INTENT_DEFAULT (UINT64_C(4) << 20)
+#define FS_INTENT_MAX_DEFAULT (UINT64_C(8) << 30)
 
 struct fs_options {
 	/* As given; after fs_options_resolve() absolute and without symlinks. Strings are owned. */
@@ -27,6 +29,8 @@ struct fs_options {
 	char *image_name; /* base name of IMAGE as given: the file's name in a mount point that is a directory */
 
 	uint64_t block_size; /* bytes, 0: not given */
+	uint64_t intent; /* bytes, 0: off */
+	uint64_t intent_max; /* bytes, UINT64_MAX: unlimited */
 	unsigned int threads;
 	bool no_create;
 	bool read_only;

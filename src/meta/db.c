@@ -14,8 +14,8 @@
 	"uuid, nonce, boot_id, block_size, image_size, nr_blocks, current_era, durable_era, floor_era, generation, "   \
 	"commit_counter, state, owner_pid, owner_start, committed_at_ns, image_is_device, image_mtime_ns, "            \
 	"nr_writesets, writeset_checksum, nr_array_chunks, array_checksum, nr_labels, label_checksum, checksum"
-#define WRITESET_COLUMNS "era, nr_chunks, chunk_checksum, checksum"
-#define CHUNK_COLUMNS "era, chunk, bits, checksum"
+#define WRITESET_COLUMNS "era, extent, nr_chunks, chunk_checksum, checksum"
+#define CHUNK_COLUMNS "era, extent, chunk, bits, checksum"
 #define ARRAY_COLUMNS "chunk, newest, eras_checksum, checksum"
 #define LABEL_COLUMNS "name, era, checksum"
 
@@ -32,24 +32,34 @@ static const char *const sql_text[NR_SQL] = {
 	[SQL_SUPER_SET] = "UPDATE superblock SET (" SUPER_COLUMNS ") = ("
 			  "?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, "
 			  "?21, ?22, ?23, ?24) WHERE id = 1",
-	[SQL_WRITESET_GET] = "SELECT " WRITESET_COLUMNS " FROM writeset WHERE era = ?1",
-	[SQL_WRITESET_BELOW] = "SELECT " WRITESET_COLUMNS " FROM writeset WHERE era < ?1 ORDER BY era LIMIT 1",
-	[SQL_WRITESET_ALL] = "SELECT " WRITESET_COLUMNS " FROM writeset ORDER BY era",
-	[SQL_WRITESET_PUT] = "REPLACE INTO writeset(" WRITESET_COLUMNS ") VALUES(?1, ?2, ?3, ?4)",
-	[SQL_WRITESET_DELETE] = "DELETE FROM writeset WHERE era = ?1",
+	[SQL_WRITESET_GET] = "SELECT " WRITESET_COLUMNS " FROM writeset WHERE era = ?1 AND extent = ?2",
+	[SQL_WRITESET_BELOW] = "SELECT " WRITESET_COLUMNS " FROM writeset WHERE era < ?1 AND extent = 0 "
+			       "ORDER BY era LIMIT 1",
+	[SQL_WRITESET_ALL] = "SELECT " WRITESET_COLUMNS " FROM writeset ORDER BY era, extent",
+	[SQL_WRITESET_PUT] = "REPLACE INTO writeset(" WRITESET_COLUMNS ") VALUES(?1, ?2, ?3, ?4, ?5)",
+	[SQL_WRITESET_DELETE] = "DELETE FROM writeset WHERE era = ?1 AND extent = ?2",
 	[SQL_WRITESET_CLEAR] = "DELETE FROM writeset",
-	[SQL_CHUNK_GET] = "SELECT " CHUNK_COLUMNS " FROM writeset_chunk WHERE era = ?1 AND chunk = ?2",
-	[SQL_CHUNK_FIRST] = "SELECT " CHUNK_COLUMNS " FROM writeset_chunk WHERE era = ?1 ORDER BY chunk LIMIT 1",
-	[SQL_CHUNK_OF] = "SELECT " CHUNK_COLUMNS " FROM writeset_chunk WHERE era = ?1 ORDER BY chunk",
+	[SQL_INTENT_SETS] = "SELECT " WRITESET_COLUMNS " FROM writeset WHERE era >= ?1 AND era < ?2 AND extent > 0",
+	[SQL_INTENT_CHUNKS_DELETE] = "DELETE FROM writeset_chunk WHERE era = ?1 AND extent = ?2",
+	[SQL_CHUNK_GET] = "SELECT " CHUNK_COLUMNS " FROM writeset_chunk WHERE era = ?1 AND extent = ?2 AND chunk = ?3",
+	[SQL_CHUNK_FIRST] = "SELECT " CHUNK_COLUMNS " FROM writeset_chunk WHERE era = ?1 AND extent = 0 "
+			    "ORDER BY chunk LIMIT 1",
+	[SQL_CHUNK_OF] = "SELECT " CHUNK_COLUMNS " FROM writeset_chunk WHERE era = ?1 AND extent = ?2 ORDER BY chunk",
 	[SQL_CHUNK_RANGE] = "SELECT " CHUNK_COLUMNS " FROM writeset_chunk WHERE era >= ?1 AND era < ?2",
-	[SQL_CHUNK_FROM] = "SELECT " CHUNK_COLUMNS " FROM writeset_chunk WHERE chunk >= ?1",
-	/* From era to era by the key: few rows are read. */
-	[SQL_CHUNK_ORPHAN] = "WITH RECURSIVE eras(era) AS (SELECT min(era) FROM writeset_chunk UNION ALL SELECT "
-			     "(SELECT min(era) FROM writeset_chunk WHERE era > eras.era) FROM eras "
-			     "WHERE eras.era IS NOT NULL) "
-			     "SELECT era FROM eras WHERE era IS NOT NULL AND era NOT IN (SELECT era FROM writeset)",
-	[SQL_CHUNK_PUT] = "REPLACE INTO writeset_chunk(" CHUNK_COLUMNS ") VALUES(?1, ?2, ?3, ?4)",
-	[SQL_CHUNK_DELETE] = "DELETE FROM writeset_chunk WHERE era = ?1 AND chunk = ?2",
+	[SQL_CHUNK_FROM] = "SELECT " CHUNK_COLUMNS " FROM writeset_chunk WHERE era = ?1 AND extent = ?2 "
+			   "AND chunk >= ?3",
+	/* From set to set by the key: few rows are read. */
+	[SQL_CHUNK_ORPHAN] =
+		"WITH RECURSIVE sets(era, extent) AS (SELECT * FROM (SELECT era, extent FROM writeset_chunk "
+		"ORDER BY era, extent LIMIT 1) UNION ALL SELECT "
+		"(SELECT c.era FROM writeset_chunk c WHERE (c.era, c.extent) > (sets.era, sets.extent) "
+		"ORDER BY c.era, c.extent LIMIT 1), "
+		"(SELECT c.extent FROM writeset_chunk c WHERE (c.era, c.extent) > (sets.era, sets.extent) "
+		"ORDER BY c.era, c.extent LIMIT 1) FROM sets WHERE sets.era IS NOT NULL) "
+		"SELECT era FROM sets WHERE era IS NOT NULL AND NOT EXISTS "
+		"(SELECT 1 FROM writeset w WHERE w.era = sets.era AND w.extent = sets.extent)",
+	[SQL_CHUNK_PUT] = "REPLACE INTO writeset_chunk(" CHUNK_COLUMNS ") VALUES(?1, ?2, ?3, ?4, ?5)",
+	[SQL_CHUNK_DELETE] = "DELETE FROM writeset_chunk WHERE era = ?1 AND extent = ?2 AND chunk = ?3",
 	[SQL_CHUNK_CLEAR] = "DELETE FROM writeset_chunk",
 	[SQL_ARRAY_GET] = "SELECT " ARRAY_COLUMNS ", eras FROM era_chunk WHERE chunk = ?1",
 	/* SQLite does not read what the CASE leaves out, which lies on pages of its own. */

@@ -17,7 +17,7 @@
 #include <sys/stat.h>
 
 #define APPLICATION_ID 0x45524149 /* "ERAI" */
-#define SCHEMA_VERSION 1
+#define SCHEMA_VERSION 2
 #define PAGE_SIZE 4096
 #define ERA_MAX ((uint64_t)INT64_MAX)
 #define CHUNK_BYTES (BM_CHUNK_WORDS * 8)
@@ -63,6 +63,8 @@ enum sql {
 	SQL_WRITESET_PUT,
 	SQL_WRITESET_DELETE,
 	SQL_WRITESET_CLEAR,
+	SQL_INTENT_SETS,
+	SQL_INTENT_CHUNKS_DELETE,
 	SQL_CHUNK_GET,
 	SQL_CHUNK_FIRST,
 	SQL_CHUNK_OF,
@@ -190,12 +192,14 @@ int super_put(struct db *db, enum sql id, const struct root *root);
 
 struct writeset {
 	uint64_t era;
+	uint64_t extent; /* 0: of blocks; else of intents, blocks a bit */
 	struct tally chunks;
 	uint64_t sum;
 };
 
 struct chunk {
 	uint64_t era;
+	uint64_t extent; /* as in struct writeset */
 	uint64_t index;
 	uint64_t words[BM_CHUNK_WORDS];
 	uint64_t sum;
@@ -234,7 +238,10 @@ int rows_chunk_put(struct db *db, struct chunk *row);
 int rows_array_put(struct db *db, struct array *row, const void *blob, size_t len);
 int rows_label_put(struct db *db, struct label *row);
 
-/* Blocks in a chunk of a database of nr_blocks; 0 beyond the last. */
+/* Bits of a whole writeset of that extent, in a database of nr_blocks. */
+uint64_t extent_bits(uint64_t nr_blocks, uint64_t extent);
+
+/* Blocks in a chunk of a database of nr_blocks; 0 beyond the last. (Of extent_bits(): bits in a chunk of intents.) */
 unsigned int chunk_blocks(uint64_t nr_blocks, uint64_t index);
 
 /* Clears bits at nr_bits and beyond; true when there were any. */
@@ -270,7 +277,7 @@ struct meta {
 bool meta_in_transaction(const struct meta *meta);
 
 /* writeset.c. find: 1 found, 0 none (row empty), -errno. put: removes a writeset without chunks, else writes it. */
-int writeset_find(struct meta *meta, uint64_t era, struct writeset *ret_row);
+int writeset_find(struct meta *meta, uint64_t era, uint64_t extent, struct writeset *ret_row);
 int writeset_put(struct meta *meta, struct writeset *row);
 int writeset_drop_chunk(struct meta *meta, struct writeset *row, const struct chunk *chunk);
 int writeset_put_chunk(struct meta *meta, struct writeset *row, struct chunk *chunk);
@@ -287,6 +294,7 @@ struct meta_reader {
 	char *real;
 	struct root root;
 	bool in_place; /* read without locks: `seen` proves that nobody wrote meanwhile */
+	uint64_t settled_from; /* intents of this era and later do not count */
 	struct stat seen;
 };
 
@@ -300,9 +308,12 @@ int reader_check_still(const struct meta_reader *reader, struct err *err);
 int reader_end_of(const struct meta_reader *reader, sqlite3_stmt *stmt, int r, const struct tally *is,
 	const struct tally *want, const char *what, struct err *err);
 
-/* Visits the chunks of writesets of era from and later, by era and chunk. */
+/* Visits the chunks of writesets and of intents that count, of era from and later, by era, extent and chunk. */
 typedef int reader_visit_chunk(const struct chunk *chunk, void *arg);
 int reader_each_chunk(struct meta_reader *reader, uint64_t from, reader_visit_chunk *visit, void *arg, struct err *err);
+
+/* Sets in blocks what the intents in chunk stand for. 0 or -ENOMEM. */
+int reader_expand(const struct chunk *chunk, struct bm *blocks);
 
 /* --- verify.c --- */
 

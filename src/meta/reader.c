@@ -85,6 +85,7 @@ int meta_reader_open_any(const char *path, struct meta_reader **ret_reader, stru
 		free(reader);
 		return err_set(err, -ENOMEM, "%s: out of memory", path);
 	}
+	reader->settled_from = UINT64_MAX;
 
 	int r = place_find(path, &reader->real, err);
 	if (r == 0)
@@ -169,11 +170,12 @@ static int each_of_writeset(
 	struct tally tally = { 0 };
 	sqlite3_stmt *stmt = db_stmt(&reader->db, SQL_CHUNK_OF);
 	bind_u64(stmt, 1, set->era);
+	bind_u64(stmt, 2, set->extent);
 	int r;
 	while ((r = db_step(&reader->db, stmt)) == 1) {
 		struct chunk chunk = { 0 };
 		const char *flaw = rows_chunk_load(stmt, &chunk);
-		if (!flaw && chunk_blocks(reader->root.super.nr_blocks, chunk.index) == 0)
+		if (!flaw && chunk_blocks(extent_bits(reader->root.super.nr_blocks, chunk.extent), chunk.index) == 0)
 			flaw = "beyond the end of the image";
 		if (flaw)
 			verify_err_set(err, reader->path, "writeset %llu, chunk %llu: %s", (unsigned long long)set->era,
@@ -201,7 +203,9 @@ int reader_each_chunk(struct meta_reader *reader, uint64_t from, reader_visit_ch
 		if (flaw)
 			r = verify_err_set(err, reader->path, "writeset %llu: %s", (unsigned long long)set.era, flaw);
 		else
-			r = set.era >= from ? each_of_writeset(reader, &set, visit, arg, err) : 0;
+			r = set.era >= from && !(set.extent > 0 && set.era >= reader->settled_from)
+				    ? each_of_writeset(reader, &set, visit, arg, err)
+				    : 0;
 		if (r < 0) {
 			sqlite3_reset(stmt);
 			return r;
@@ -211,9 +215,40 @@ int reader_each_chunk(struct meta_reader *reader, uint64_t from, reader_visit_ch
 	return reader_end_of(reader, stmt, r, &tally, &reader->root.writesets, "writesets", err);
 }
 
-static int or_chunk(const struct chunk *chunk, void *arg)
+void meta_reader_trust(struct meta_reader *reader, uint64_t settled_from)
 {
-	return bm_or_chunk(arg, chunk->index, chunk->words);
+	reader->settled_from = settled_from;
+}
+
+int reader_expand(const struct chunk *chunk, struct bm *blocks)
+{
+	uint64_t first = chunk->index * BM_CHUNK_BITS;
+	int r = 0;
+
+	for (unsigned int i = 0; i < BM_CHUNK_WORDS; i++) {
+		for (uint64_t bits = chunk->words[i]; r == 0 && bits; bits &= bits - 1) {
+			uint64_t begin = (first + i * 64 + (unsigned int)__builtin_ctzll(bits)) * chunk->extent;
+			uint64_t end = begin + chunk->extent;
+			if (begin < bm_nr_bits(blocks))
+				r = bm_set_range(blocks, begin, end < bm_nr_bits(blocks) ? end : bm_nr_bits(blocks));
+		}
+	}
+	return r;
+}
+
+struct gathered {
+	struct bm *blocks;
+	struct bm *feared; /* NULL: none yet */
+};
+
+static int gather_chunk(const struct chunk *chunk, void *arg)
+{
+	struct gathered *gathered = arg;
+
+	if (chunk->extent == 0)
+		return bm_or_chunk(gathered->blocks, chunk->index, chunk->words);
+	int r = gathered->feared ? 0 : bm_new(bm_nr_bits(gathered->blocks), &gathered->feared);
+	return r < 0 ? r : reader_expand(chunk, gathered->feared);
 }
 
 static const char *or_array(struct meta_reader *reader, sqlite3_stmt *stmt, uint64_t era, struct bm *blocks,
@@ -254,23 +289,56 @@ static int since_array(struct meta_reader *reader, uint64_t era, struct bm *bloc
 	return reader_end_of(reader, stmt, r, &tally, &reader->root.array, "era array", err);
 }
 
-int meta_reader_since(struct meta_reader *reader, uint64_t era, struct bm **ret_blocks, struct err *err)
+/* Moves what is feared and not known to where the caller wants it. */
+static int since_feared(struct gathered *gathered, struct bm **ret_feared)
 {
-	struct bm *blocks = NULL;
-	int r = bm_new(reader->root.super.nr_blocks, &blocks);
+	uint64_t words[BM_CHUNK_WORDS], known[BM_CHUNK_WORDS];
+	uint64_t nr_blocks = bm_nr_bits(gathered->blocks);
+	struct bm *target = NULL;
+	int r = 0;
+
+	for (uint64_t chunk = 0; gathered->feared && r == 0 && chunk < bm_nr_chunks(nr_blocks); chunk++) {
+		if (!bm_copy_chunk(gathered->feared, chunk, words))
+			continue;
+		bm_copy_chunk(gathered->blocks, chunk, known);
+		for (unsigned int i = 0; i < BM_CHUNK_WORDS; i++)
+			words[i] &= ~known[i];
+		if (ret_feared && !target && !chunk_is_empty(words))
+			r = bm_new(nr_blocks, &target);
+		if (r == 0 && !chunk_is_empty(words))
+			r = bm_or_chunk(ret_feared ? target : gathered->blocks, chunk, words);
+	}
+	bm_free(gathered->feared);
+	gathered->feared = target;
+	return r;
+}
+
+int meta_reader_since(
+	struct meta_reader *reader, uint64_t era, struct bm **ret_blocks, struct bm **ret_feared, struct err *err)
+{
+	struct gathered gathered = { 0 };
+	int r = bm_new(reader->root.super.nr_blocks, &gathered.blocks);
 	if (r < 0)
 		return err_set(err, r, "%s: %s", reader->path, strerror(-r));
 
-	r = reader_each_chunk(reader, era, or_chunk, blocks, err);
+	r = reader_each_chunk(reader, era, gather_chunk, &gathered, err);
 	if (r == 0)
-		r = since_array(reader, era, blocks, err);
+		r = since_array(reader, era, gathered.blocks, err);
+	if (r == 0) {
+		r = since_feared(&gathered, ret_feared);
+		if (r < 0)
+			err_set(err, r, "%s: %s", reader->path, strerror(-r));
+	}
 	if (r == 0)
 		r = reader_check_still(reader, err);
 	if (r < 0) {
-		bm_free(blocks);
+		bm_free(gathered.blocks);
+		bm_free(gathered.feared);
 		return r;
 	}
-	*ret_blocks = blocks;
+	*ret_blocks = gathered.blocks;
+	if (ret_feared)
+		*ret_feared = gathered.feared;
 	return 0;
 }
 
@@ -278,11 +346,17 @@ struct counting {
 	struct meta_stats stats;
 	uint64_t current_era;
 	uint64_t last_era;
+	uint64_t last_feared_era;
 };
 
 static int count_chunk(const struct chunk *chunk, void *arg)
 {
 	struct counting *c = arg;
+	if (chunk->extent > 0) {
+		c->stats.feared_eras += chunk->era != c->last_feared_era;
+		c->last_feared_era = chunk->era;
+		return 0;
+	}
 	if (chunk->era == c->current_era) {
 		c->stats.current_blocks += chunk_count(chunk->words);
 		return 0;

@@ -6,34 +6,43 @@
 #include <errno.h>
 #include <string.h>
 
-static int trim_chunk(struct meta *meta, struct chunk *chunk, unsigned int nr)
+static int trim_chunk(struct meta *meta, struct writeset *set, struct chunk *chunk, unsigned int nr)
 {
-	struct writeset set;
-	int r = writeset_find(meta, chunk->era, &set);
-	if (r <= 0)
-		return r < 0 ? r : -EUCLEAN;
-
 	chunk_trim(chunk->words, nr);
-	if (chunk_is_empty(chunk->words)) {
-		r = writeset_drop_chunk(meta, &set, chunk);
-	} else {
-		tally_drop(&set.chunks, chunk->sum);
-		r = writeset_put_chunk(meta, &set, chunk);
-	}
-	return r < 0 ? r : writeset_put(meta, &set);
+	if (chunk_is_empty(chunk->words))
+		return writeset_drop_chunk(meta, set, chunk);
+	tally_drop(&set->chunks, chunk->sum);
+	return writeset_put_chunk(meta, set, chunk);
 }
 
-static int trim_writesets(struct meta *meta, uint64_t nr_blocks)
+static int trim_writeset(struct meta *meta, struct writeset *set, uint64_t nr_blocks)
 {
+	uint64_t nr_bits = extent_bits(nr_blocks, set->extent);
 	sqlite3_stmt *stmt = db_stmt(&meta->db, SQL_CHUNK_FROM);
-	bind_u64(stmt, 1, nr_blocks / BM_CHUNK_BITS);
+	bind_u64(stmt, 1, set->era);
+	bind_u64(stmt, 2, set->extent);
+	bind_u64(stmt, 3, nr_bits / BM_CHUNK_BITS);
 
 	/* SQLite keeps a statement's place by key where the row that it stands on is replaced or removed. */
 	int r;
 	while ((r = db_step(&meta->db, stmt)) == 1) {
 		struct chunk chunk;
 		r = rows_chunk_load(stmt, &chunk) ? -EUCLEAN
-						  : trim_chunk(meta, &chunk, chunk_blocks(nr_blocks, chunk.index));
+						  : trim_chunk(meta, set, &chunk, chunk_blocks(nr_bits, chunk.index));
+		if (r < 0)
+			break;
+	}
+	sqlite3_reset(stmt);
+	return r < 0 ? r : writeset_put(meta, set);
+}
+
+static int trim_writesets(struct meta *meta, uint64_t nr_blocks)
+{
+	sqlite3_stmt *stmt = db_stmt(&meta->db, SQL_WRITESET_ALL);
+	int r;
+	while ((r = db_step(&meta->db, stmt)) == 1) {
+		struct writeset set;
+		r = rows_writeset_load(stmt, &set) ? -EUCLEAN : trim_writeset(meta, &set, nr_blocks);
 		if (r < 0)
 			break;
 	}

@@ -15,7 +15,7 @@ static const char wrong_newest[] = "newest is not the newest of its eras";
 
 uint64_t rows_sum(const char *tag, const uint64_t *keys, unsigned int nr_keys, const void *content, size_t len)
 {
-	uint64_t head[1 + 3];
+	uint64_t head[1 + 4];
 	assert(strlen(tag) == sizeof(head[0]) && nr_keys < sizeof(head) / sizeof(head[0]));
 
 	memcpy(&head[0], tag, sizeof(head[0]));
@@ -39,14 +39,15 @@ static bool column_sum(sqlite3_stmt *stmt, int column, uint64_t *ret_sum)
 
 static uint64_t writeset_sum(const struct writeset *row)
 {
-	uint64_t keys[] = { row->era, row->chunks.count, row->chunks.sum };
-	return rows_sum("ERAwset_", keys, 3, "", 0);
+	uint64_t keys[] = { row->era, row->extent, row->chunks.count, row->chunks.sum };
+	return rows_sum("ERAwset_", keys, 4, "", 0);
 }
 
 const char *rows_writeset_load(sqlite3_stmt *stmt, struct writeset *ret_row)
 {
-	if (!column_u64(stmt, 0, &ret_row->era) || !column_u64(stmt, 1, &ret_row->chunks.count) ||
-		!column_sum(stmt, 2, &ret_row->chunks.sum) || !column_sum(stmt, 3, &ret_row->sum))
+	if (!column_u64(stmt, 0, &ret_row->era) || !column_u64(stmt, 1, &ret_row->extent) ||
+		!column_u64(stmt, 2, &ret_row->chunks.count) || !column_sum(stmt, 3, &ret_row->chunks.sum) ||
+		!column_sum(stmt, 4, &ret_row->sum) || ret_row->extent > META_EXTENT_MAX)
 		return wrong_value;
 	return ret_row->sum == writeset_sum(ret_row) ? NULL : wrong_sum;
 }
@@ -56,25 +57,27 @@ int rows_writeset_put(struct db *db, struct writeset *row)
 	sqlite3_stmt *stmt = db_stmt(db, SQL_WRITESET_PUT);
 	row->sum = writeset_sum(row);
 	bind_u64(stmt, 1, row->era);
-	bind_u64(stmt, 2, row->chunks.count);
-	bind_u64(stmt, 3, row->chunks.sum);
-	bind_u64(stmt, 4, row->sum);
+	bind_u64(stmt, 2, row->extent);
+	bind_u64(stmt, 3, row->chunks.count);
+	bind_u64(stmt, 4, row->chunks.sum);
+	bind_u64(stmt, 5, row->sum);
 	return db_run(db, stmt);
 }
 
 static uint64_t chunk_sum(const struct chunk *row, const uint64_t *le_words)
 {
-	uint64_t keys[] = { row->era, row->index };
-	return rows_sum("ERAwchnk", keys, 2, le_words, CHUNK_BYTES);
+	uint64_t keys[] = { row->era, row->extent, row->index };
+	return rows_sum("ERAwchnk", keys, 3, le_words, CHUNK_BYTES);
 }
 
 const char *rows_chunk_load(sqlite3_stmt *stmt, struct chunk *ret_row)
 {
-	if (!column_u64(stmt, 0, &ret_row->era) || !column_u64(stmt, 1, &ret_row->index) ||
-		!column_sum(stmt, 3, &ret_row->sum) || sqlite3_column_type(stmt, 2) != SQLITE_BLOB)
+	if (!column_u64(stmt, 0, &ret_row->era) || !column_u64(stmt, 1, &ret_row->extent) ||
+		!column_u64(stmt, 2, &ret_row->index) || !column_sum(stmt, 4, &ret_row->sum) ||
+		sqlite3_column_type(stmt, 3) != SQLITE_BLOB || ret_row->extent > META_EXTENT_MAX)
 		return wrong_value;
-	const void *bits = sqlite3_column_blob(stmt, 2);
-	if (!bits || sqlite3_column_bytes(stmt, 2) != CHUNK_BYTES)
+	const void *bits = sqlite3_column_blob(stmt, 3);
+	if (!bits || sqlite3_column_bytes(stmt, 3) != CHUNK_BYTES)
 		return wrong_value;
 
 	memcpy(ret_row->words, bits, CHUNK_BYTES);
@@ -94,9 +97,10 @@ int rows_chunk_put(struct db *db, struct chunk *row)
 
 	sqlite3_stmt *stmt = db_stmt(db, SQL_CHUNK_PUT);
 	bind_u64(stmt, 1, row->era);
-	bind_u64(stmt, 2, row->index);
-	bind_blob(stmt, 3, le_words, sizeof(le_words));
-	bind_u64(stmt, 4, row->sum);
+	bind_u64(stmt, 2, row->extent);
+	bind_u64(stmt, 3, row->index);
+	bind_blob(stmt, 4, le_words, sizeof(le_words));
+	bind_u64(stmt, 5, row->sum);
 	return db_run(db, stmt);
 }
 
@@ -200,6 +204,11 @@ int rows_label_put(struct db *db, struct label *row)
 	bind_u64(stmt, 2, row->era);
 	bind_u64(stmt, 3, row->sum);
 	return db_run(db, stmt);
+}
+
+uint64_t extent_bits(uint64_t nr_blocks, uint64_t extent)
+{
+	return extent > 1 ? (nr_blocks - 1) / extent + 1 : nr_blocks;
 }
 
 unsigned int chunk_blocks(uint64_t nr_blocks, uint64_t index)

@@ -30,12 +30,13 @@ static const struct table tables[] = {
 			"nr_labels INTEGER NOT NULL, label_checksum INTEGER NOT NULL, "
 			"checksum INTEGER NOT NULL) STRICT" },
 	{ "writeset", "CREATE TABLE writeset("
-		      "era INTEGER PRIMARY KEY, nr_chunks INTEGER NOT NULL, chunk_checksum INTEGER NOT NULL, "
-		      "checksum INTEGER NOT NULL) STRICT" },
-	{ "writeset_chunk",
-		"CREATE TABLE writeset_chunk("
-		"era INTEGER NOT NULL, chunk INTEGER NOT NULL, bits BLOB NOT NULL, checksum INTEGER NOT NULL, "
-		"PRIMARY KEY(era, chunk)) STRICT, WITHOUT ROWID" },
+		      "era INTEGER NOT NULL, extent INTEGER NOT NULL, nr_chunks INTEGER NOT NULL, "
+		      "chunk_checksum INTEGER NOT NULL, checksum INTEGER NOT NULL, "
+		      "PRIMARY KEY(era, extent)) STRICT, WITHOUT ROWID" },
+	{ "writeset_chunk", "CREATE TABLE writeset_chunk("
+			    "era INTEGER NOT NULL, extent INTEGER NOT NULL, chunk INTEGER NOT NULL, "
+			    "bits BLOB NOT NULL, checksum INTEGER NOT NULL, "
+			    "PRIMARY KEY(era, extent, chunk)) STRICT, WITHOUT ROWID" },
 };
 #define NR_TABLES (sizeof(tables) / sizeof(tables[0]))
 
@@ -70,7 +71,8 @@ static int check_header(struct db *db, const char *path, struct err *err)
 			"%s: was written by a newer eraimgfs (schema version %lld, this one knows %d): upgrade", path,
 			(long long)version, SCHEMA_VERSION);
 	if (version < SCHEMA_VERSION)
-		return verify_err_set(err, path, "schema version %lld", (long long)version);
+		return verify_err_set(err, path, "schema version %lld, which is of no eraimgfs that was released",
+			(long long)version);
 	return 0;
 }
 

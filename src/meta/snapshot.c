@@ -35,13 +35,16 @@ static int copy_pages(struct meta_reader *reader, const char *temporary, const c
 	return r < 0 ? r : reader_check_still(reader, err);
 }
 
-static int mark(const char *temporary, const char *path, struct err *err)
+/* settled_from: whose intents those are has recorded all that they stand for. */
+static int mark(const char *temporary, const char *path, uint64_t settled_from, struct err *err)
 {
 	struct meta *meta;
 	int r = meta_open(temporary, &meta, err); /* verifies it */
 	if (r < 0)
 		return r;
 	r = meta_begin(meta, META_FULL);
+	if (r == 0)
+		r = meta_intent_drop(meta, settled_from, UINT64_MAX);
 	if (r == 0) {
 		meta_pending(meta)->state = META_SNAPSHOT;
 		r = meta_commit(meta);
@@ -93,7 +96,7 @@ static int write_snapshot(struct meta_reader *reader, const char *path, struct e
 		return err_set(err, r, "%s: cannot be created: %s", path, strerror(-r));
 	r = copy_pages(reader, temporary, path, err);
 	if (r == 0)
-		r = mark(temporary, path, err);
+		r = mark(temporary, path, reader->settled_from, err);
 	if (r == 0)
 		r = fresh_finish(temporary, path, replace, err);
 	fresh_drop(temporary);

@@ -73,28 +73,37 @@ static int verify_quick(struct verify *v)
 	return end_of(v, stmt, r, "quick_check");
 }
 
+/* "writeset", or "intents of" an era. */
+static const char *set_kind(uint64_t extent)
+{
+	return extent == 0 ? "writeset" : "intents of era";
+}
+
 static void verify_chunk(struct verify *v, struct chunk *chunk, const char *flaw, struct tally *tally)
 {
+	const char *kind = set_kind(chunk->extent);
 	unsigned long long era = chunk->era;
 	unsigned long long index = chunk->index;
 
 	if (flaw) {
-		find(v, "writeset %llu, chunk %llu: %s", era, index, flaw);
+		find(v, "%s %llu, chunk %llu: %s", kind, era, index, flaw);
 		return;
 	}
-	if (chunk_trim(chunk->words, chunk_blocks(v->root.super.nr_blocks, chunk->index)))
-		find(v, "writeset %llu, chunk %llu: blocks beyond the end of the image", era, index);
+	uint64_t nr_bits = extent_bits(v->root.super.nr_blocks, chunk->extent);
+	if (chunk_trim(chunk->words, chunk_blocks(nr_bits, chunk->index)))
+		find(v, "%s %llu, chunk %llu: blocks beyond the end of the image", kind, era, index);
 	tally_add(tally, chunk->sum);
 }
 
 static int verify_chunks(struct verify *v, const struct writeset *set)
 {
 	char what[64];
-	snprintf(what, sizeof(what), "chunks of writeset %llu", (unsigned long long)set->era);
+	snprintf(what, sizeof(what), "chunks of %s %llu", set_kind(set->extent), (unsigned long long)set->era);
 
 	struct tally tally = { 0 };
 	sqlite3_stmt *stmt = db_stmt(v->db, SQL_CHUNK_OF);
 	bind_u64(stmt, 1, set->era);
+	bind_u64(stmt, 2, set->extent);
 	int r;
 	while ((r = db_step(v->db, stmt)) == 1) {
 		struct chunk chunk = { 0 };
@@ -116,12 +125,12 @@ static int verify_writesets(struct verify *v)
 		const char *flaw = rows_writeset_load(stmt, &set);
 		unsigned long long era = set.era;
 		if (flaw) {
-			find(v, "writeset %llu: %s", era, flaw);
+			find(v, "%s %llu: %s", set_kind(set.extent), era, flaw);
 			continue;
 		}
 		tally_add(&tally, set.sum);
 		if (set.era == 0 || set.era > v->root.super.current_era)
-			find(v, "writeset %llu: its era has not begun (current era is %llu)", era,
+			find(v, "%s %llu: its era has not begun (current era is %llu)", set_kind(set.extent), era,
 				(unsigned long long)v->root.super.current_era);
 		r = verify_chunks(v, &set);
 		if (r < 0)

@@ -169,7 +169,7 @@ static void ask_since(struct bench *bench, struct report *report)
 	struct bm *blocks;
 	begin(report);
 	scale_must(meta_reader_open(bench->db, &reader, &err), &err, "reader");
-	scale_must(meta_reader_since(reader, bench->era, &blocks, &err), &err, "since");
+	scale_must(meta_reader_since(reader, bench->era, &blocks, NULL, &err), &err, "since");
 	end(report);
 	report->blocks = bm_count(blocks);
 	bm_free(blocks);

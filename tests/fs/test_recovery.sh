@@ -58,12 +58,25 @@ mount_image "$T/disk.img" "$T/mnt"
 assert_covers "$T/copy" "$T/disk.img" "$point" "$T/mnt"
 umount_image "$T/mnt"
 
-say "writes, kill -9, nothing else: since is what was written"
-mount_image "$T/disk.img" "$T/mnt"
-point=$(status_of "$T/mnt" current_era)
-for block in 3 4 200 511; do ops write "$file" $((block * BLOCK)) 1 1 >/dev/null; done
-kill9_daemon "$T/mnt"
-assert_eq "3 4 200 511" "$(since "$point" "$T/disk.img")" "since, before recovery"
+say "writes, kill -9, nothing else: since is what was written; before a recovery intents count as their whole extents"
+for options in intent=off intent=256K; do
+  mount_image "$T/disk.img" "$T/mnt" -o "$options"
+  point=$(status_of "$T/mnt" current_era)
+  for block in 3 4 200 511; do ops write "$file" $((block * BLOCK)) 1 1 >/dev/null; done
+  kill9_daemon "$T/mnt"
+  answer=$(era since "$point" --format json "$T/disk.img")
+  if [ "$options" = intent=off ]; then
+    assert_eq "3 4 200 511" "$(since "$point" "$T/disk.img")" "since, before recovery"
+    assert_eq true "$(jq .exact <<<"$answer")" "exact"
+  else
+    assert_eq false "$(jq .exact <<<"$answer")" "exact"
+    expect_fail 4 "feared" era since "$point" --require-exact "$T/disk.img"
+    for block in 3 4 200 511; do
+      since "$point" "$T/disk.img" | grep -qw "$block" || fail "block $block is missing before the recovery"
+    done
+  fi
+  [ "$options" = intent=256K ] || { mount_image "$T/disk.img" "$T/mnt" && umount_image "$T/mnt"; }
+done
 mount_image "$T/disk.img" "$T/mnt"
 assert_eq "3 4 200 511" "$(since "$point" "$T/mnt")" "since, after recovery"
 assert_eq "" "$(since "$(status_of "$T/mnt" current_era)" "$T/mnt")" "the new era is empty"

@@ -125,6 +125,13 @@ void core_env_init(struct core_env *env, uint64_t image_size)
 	core_env_init_at(env, dir, image_size);
 }
 
+/* Bytes of an intent that the run of a test asks for; 0: none. */
+static uint64_t wanted_intent(void)
+{
+	const char *text = getenv(CORE_INTENT_VAR);
+	return text != NULL ? strtoull(text, NULL, 10) : 0;
+}
+
 struct era_config core_config(const struct core_env *env)
 {
 	return (struct era_config){
@@ -134,6 +141,8 @@ struct era_config core_config(const struct core_env *env)
 		.create = true,
 		.block_size = CORE_BLOCK,
 		.nr_completers = 2,
+		.intent_bytes = wanted_intent(),
+		.intent_max_bytes = UINT64_MAX,
 	};
 }
 
@@ -333,18 +342,85 @@ void core_touch(struct era *era, uint64_t block, uint8_t value)
 	expect_eq(core_write(era, block * status.block_size, &value, 1), 0);
 }
 
+/* Who has which database open in this process: a reader asks its instance first, as era-cli does. */
+static struct {
+	pthread_mutex_t lock;
+	struct {
+		struct era *era; /* NULL: free */
+		char *db;
+	} list[CORE_LIVE_MAX];
+} live = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+int __real_era_open(const struct era_config *config, struct era **ret_era, struct err *err);
+int __wrap_era_open(const struct era_config *config, struct era **ret_era, struct err *err);
+int __real_era_close(struct era *era, struct err *err);
+int __wrap_era_close(struct era *era, struct err *err);
+
+int __wrap_era_open(const struct era_config *config, struct era **ret_era, struct err *err)
+{
+	int error = __real_era_open(config, ret_era, err);
+	if (error < 0)
+		return error;
+	unsigned int i = 0;
+	pthread_mutex_lock(&live.lock);
+	while (i < CORE_LIVE_MAX && live.list[i].era != NULL)
+		i++;
+	expect_lt(i, CORE_LIVE_MAX);
+	live.list[i].era = *ret_era;
+	live.list[i].db = strdup(config->metadata_path);
+	pthread_mutex_unlock(&live.lock);
+	return 0;
+}
+
+int __wrap_era_close(struct era *era, struct err *err)
+{
+	pthread_mutex_lock(&live.lock);
+	for (unsigned int i = 0; era != NULL && i < CORE_LIVE_MAX; i++) {
+		if (live.list[i].era != era)
+			continue;
+		live.list[i].era = NULL;
+		free(live.list[i].db);
+	}
+	pthread_mutex_unlock(&live.lock);
+	return __real_era_close(era, err);
+}
+
+static void forget_live(void)
+{
+	memset(live.list, 0, sizeof(live.list));
+	pthread_mutex_init(&live.lock, NULL);
+}
+
+/* What may be trusted of the database, see meta_reader_trust(). */
+static uint64_t settle_live(const char *db)
+{
+	uint64_t from = UINT64_MAX;
+	pthread_mutex_lock(&live.lock);
+	for (unsigned int i = 0; i < CORE_LIVE_MAX; i++) {
+		uint64_t its = UINT64_MAX;
+		if (live.list[i].era == NULL || strcmp(live.list[i].db, db) != 0)
+			continue;
+		if (era_settle(live.list[i].era, &its) == 0 && its < from)
+			from = its;
+	}
+	pthread_mutex_unlock(&live.lock);
+	return from;
+}
+
 int core_since_try(const char *db, uint64_t era, struct core_since *ret_since)
 {
 	struct err err = ERR_INIT;
 	struct meta_reader *reader;
+	uint64_t settled_from = settle_live(db);
 	int error = meta_reader_open(db, &reader, &err);
 	expect_msg(error == 0, "meta_reader_open: %d: %s", error, err.text);
+	meta_reader_trust(reader, settled_from);
 	*ret_since = (struct core_since){ .super = *meta_reader_super(reader) };
 	ret_since->all = era <= ret_since->super.floor_era; /* also era 0 */
 	if (era > ret_since->super.durable_era) {
 		error = -ERANGE;
 	} else if (!ret_since->all) {
-		error = meta_reader_since(reader, era, &ret_since->blocks, &err);
+		error = meta_reader_since(reader, era, &ret_since->blocks, NULL, &err);
 		expect_msg(error == 0, "meta_reader_since: %d: %s", error, err.text);
 	}
 	meta_reader_close(reader);
@@ -383,8 +459,10 @@ pid_t core_fork(void)
 	fflush(NULL);
 	pid_t pid = fork();
 	expect_ge(pid, 0);
-	if (pid == 0)
+	if (pid == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		forget_live();
+	}
 	return pid;
 }
 

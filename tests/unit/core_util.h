@@ -46,6 +46,10 @@
 /* Ends the test, or a child of it, as failed. Any thread. */
 _Noreturn void core_fail(const char *file, int line, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
+/* Bytes of an intent for tests that do not say (core_config()); unset: no intents. */
+#define CORE_INTENT_VAR "ERA_TEST_INTENT"
+#define CORE_LIVE_MAX 16u /* instances of one process */
+
 #define CORE_BLOCK UINT64_C(4096) /* block size of the tests that do not care */
 
 /* Runs the suite in a child and removes what it left, however it ended. What main() returns. */

@@ -109,7 +109,7 @@ static inline struct bm *fixture_since(struct meta_reader *reader, uint64_t era)
 {
 	struct bm *blocks = NULL;
 	struct err err = ERR_INIT;
-	ck_assert_msg(meta_reader_since(reader, era, &blocks, &err) == 0, "%s", err.text);
+	ck_assert_msg(meta_reader_since(reader, era, &blocks, NULL, &err) == 0, "%s", err.text);
 	return blocks;
 }
 

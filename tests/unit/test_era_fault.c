@@ -342,7 +342,7 @@ static ssize_t checking_pwrite(struct core_fault *fault, const void *buf, size_t
 	struct bm *blocks;
 	expect_eq(meta_reader_open(watch->env->db, &reader, &err), 0);
 	uint64_t era = meta_reader_super(reader)->current_era;
-	expect_eq(meta_reader_since(reader, era, &blocks, &err), 0);
+	expect_eq(meta_reader_since(reader, era, &blocks, NULL, &err), 0);
 	expect_msg(bm_test_range(blocks, offset / CORE_BLOCK, (offset + len - 1) / CORE_BLOCK + 1),
 		"written before its mark in era %llu was committed", (unsigned long long)era);
 	bm_free(blocks);

@@ -190,7 +190,9 @@ START_TEST(test_5_a_copied_database_does_not_trust_the_originals_session)
 		expect(core_has(env.db, era_nr - 4 + block, block));
 		expect(!core_has(copy.db, core_era(era), block));
 	}
-	expect(!core_has(copy.db, 1, 12));
+	/* The copy's intents count as their extents, as nobody speaks for them. */
+	if (config.intent_bytes == 0)
+		expect(!core_has(copy.db, 1, 12));
 	expect(core_has(env.db, 1, 12) == (_i == 1));
 	core_close(original);
 	core_close(era);

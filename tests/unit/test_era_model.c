@@ -312,13 +312,23 @@ static void absorb_op(struct story *story, const struct model_op *op)
 	*model_label = now;
 }
 
-/* Brings the model to where the life ended, then looks at what lies there, before anything recovers it. */
+/* Before a recovery intents count as their whole extents; after it the answer is exact. */
+static void recover_intents(const struct story *story)
+{
+	struct era_config config = core_config(&story->env);
+	config.block_size = story->geometry->block_size;
+	if (config.intent_bytes > 0)
+		core_close(core_open_with(&config));
+}
+
+/* Brings the model to where the life ended, then looks at what lies there, before anything recovers it where it can be. */
 static void absorb_life(struct story *story)
 {
 	struct life_log *log = story->log;
 	unsigned int nr_done = atomic_load(&log->nr_done);
 	if (atomic_load(&log->phase) == PHASE_OPENING)
 		return;
+	recover_intents(story);
 	story->model.era = atomic_load(&log->era);
 	for (unsigned int i = 0; i < nr_done; i++)
 		model_apply(&story->model, &story->plan.ops[i]);

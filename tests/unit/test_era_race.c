@@ -221,7 +221,9 @@ static void *reader_thread(void *arg)
 static void race_init(struct race *race)
 {
 	core_env_init(&race->env, NR_BLOCKS * CORE_BLOCK - 3000);
-	race->era = core_open(&race->env);
+	struct era_config config = core_config(&race->env);
+	config.intent_max_bytes = 8 * config.intent_bytes; /* so that some wait for an intent, and some for a mark */
+	race->era = core_open_with(&config);
 	race->first_era = core_era(race->era);
 	for (unsigned int i = 0; i < NR_WRITERS; i++) {
 		struct writer *w = &race->writers[i];
@@ -394,7 +396,9 @@ START_TEST(test_cancel_behind_a_closed_gate)
 	struct core_req taken, kept;
 	uint8_t value = 9;
 	core_env_init(&env, 8 * CORE_BLOCK);
-	struct era *era = core_open(&env);
+	struct era_config config = core_config(&env);
+	config.intent_bytes = 0; /* it is about requests that wait for a commit */
+	struct era *era = core_open_with(&config);
 	core_touch(era, 3, 1);
 	expect_eq(era_checkpoint_begin(era, &err), 0);
 	core_req_init(&taken, era, CORE_WRITE, 2 * CORE_BLOCK, 1);

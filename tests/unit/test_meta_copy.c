@@ -259,7 +259,7 @@ START_TEST(test_damage)
 	static const char *const deeds[] = { "DELETE FROM writeset_chunk WHERE era = 6",
 		"DELETE FROM writeset WHERE era = 6", "DELETE FROM era_chunk WHERE chunk = 0",
 		"UPDATE writeset_chunk SET bits = zeroblob(512) WHERE era = 6",
-		"UPDATE era_chunk SET newest = newest + 1", "INSERT INTO writeset VALUES(2, 0, 0, 0)" };
+		"UPDATE era_chunk SET newest = newest + 1", "INSERT INTO writeset VALUES(2, 0, 0, 0, 0)" };
 	for (size_t i = 0; i < sizeof(deeds) / sizeof(deeds[0]); i++) {
 		for (int logical = 0; logical < 2; logical++) {
 			const char *path = fixture_path("damage.era");

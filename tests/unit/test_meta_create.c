@@ -230,9 +230,9 @@ START_TEST(test_open_refused)
 		int code;
 		const char *text;
 	} changes[] = {
-		{ "PRAGMA user_version=2", -EPROTONOSUPPORT, "schema version 2, this one knows 1): upgrade" },
+		{ "PRAGMA user_version=3", -EPROTONOSUPPORT, "schema version 3, this one knows 2): upgrade" },
 		{ "PRAGMA user_version=0", -EUCLEAN, "bypass=mark-all" },
-		{ "PRAGMA user_version=1; CREATE TABLE more(a)", -EUCLEAN, "schema" },
+		{ "PRAGMA user_version=2; CREATE TABLE more(a)", -EUCLEAN, "schema" },
 		{ "DROP TABLE more; CREATE INDEX i ON label(era)", -EUCLEAN, "schema" },
 		{ "DROP INDEX i; ALTER TABLE label RENAME TO names", -EUCLEAN, "schema" },
 		{ "ALTER TABLE names RENAME TO label; ALTER TABLE writeset ADD COLUMN extra ANY", -EUCLEAN, "schema" },

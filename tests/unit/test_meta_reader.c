@@ -282,7 +282,7 @@ static void read_as_other(const char *path, const char *name, int want, uint64_t
 			_exit(101);
 		if (r == 0) {
 			struct bm *blocks = NULL;
-			r = meta_reader_since(reader, 1, &blocks, &err);
+			r = meta_reader_since(reader, 1, &blocks, NULL, &err);
 			if (r < 0 || bm_count(blocks) != count)
 				_exit(102);
 			bm_free(blocks);
