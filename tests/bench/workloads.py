@@ -134,6 +134,22 @@ class RandomFirstTouch(FirstTouch):
         return [f"--read_iolog={write_iolog(subject, shuffled_blocks(subject))}"]
 
 
+class SparseFirstTouch(Workload):
+    """4 KiB into each of so many blocks of the image's first span bytes, once, in random order, after a checkpoint."""
+
+    def __init__(self, span, touches, *options):
+        self.span, self.touches, self.options = span, touches, options
+
+    def measure(self, subject):
+        share = subject.bench.share
+        blocks = random.sample(range(int(self.span * share) // BLOCK), int(self.touches * share))
+        subject.checkpoint()
+        subject.settle()
+        log = write_iolog(subject, blocks)
+        job = fio(subject, f"--read_iolog={log}", f"--runtime={int(subject.bench.seconds * 10000)}ms", *self.options)
+        return rates([job], "IOPS")
+
+
 class MetadataBytes(Workload):
     """All that the daemon writes beside image and replies for one block: marks, checkpoint, digest."""
     needs_daemon = True
@@ -219,6 +235,18 @@ DEPTH_1 = ["--ioengine=psync"]
 DEPTH_4 = ["--ioengine=libaio", "--iodepth=4"]
 DEPTH_16 = ["--ioengine=libaio", "--iodepth=16"]
 RANDOM_16 = ["--rw=randwrite", "--bs=4k", "--norandommap", *DEPTH_16]
+
+GIB = 1 << 30
+SPARSE_SIZE = 64 * GIB
+# First touches of an image that is large and sparse: a hot set in it, which intents cover by default; and all of it, of which
+# they cover a part. With the subjects that tell something.
+SPARSE = {
+    "hot-4g-d1": SparseFirstTouch(4 * GIB, 65536, *DEPTH_1),
+    "hot-4g-d16": SparseFirstTouch(4 * GIB, 65536, *DEPTH_16),
+    "whole-64g-d1": SparseFirstTouch(64 * GIB, 400_000, *DEPTH_1),
+    "whole-64g-d16": SparseFirstTouch(64 * GIB, 800_000, *DEPTH_16),
+}
+SPARSE_SUBJECTS = ["plainfs", "eraimgfs", "eraimgfs:intent_max=unlimited", "eraimgfs:intent=off"]
 
 WORKLOADS = {
     "write-4k-d1-first": RandomFirstTouch("IOPS", *DEPTH_1),
