@@ -70,12 +70,9 @@ static uint64_t part_end(const struct plane *plane, uint64_t begin, uint64_t end
 	return extent_end < end ? extent_end : end;
 }
 
-bool plane_covers(const struct plane *plane, uint64_t begin, uint64_t end)
+/* Extent by extent, with intents. */
+static bool covers_parts(const struct plane *plane, uint64_t begin, uint64_t end)
 {
-	if (bm_test_range(plane->committed, begin, end))
-		return true;
-	if (!plane->armed)
-		return false;
 	for (uint64_t upto; begin < end; begin = upto) {
 		upto = part_end(plane, begin, end);
 		if (!is_armed(plane, plane_extent_of(plane, begin)) && !bm_test_range(plane->committed, begin, upto))
@@ -84,22 +81,32 @@ bool plane_covers(const struct plane *plane, uint64_t begin, uint64_t end)
 	return true;
 }
 
+bool plane_covers(const struct plane *plane, uint64_t begin, uint64_t end)
+{
+	return bm_test_range(plane->committed, begin, end) || (plane->armed && covers_parts(plane, begin, end));
+}
+
 int plane_pass(struct plane *plane, uint64_t begin, uint64_t end)
 {
 	if (bm_test_range(plane->committed, begin, end))
 		return 1;
-	if (!plane->armed || !plane_covers(plane, begin, end))
+	if (!plane->armed)
+		return 0;
+	/* Bits that are there already save the first look and the store, not the look after that: whose they are may not have
+	 * passed yet. */
+	if (bm_test_range(plane->set, begin, end))
+		return PLANTED(ONE_LOOK) || covers_parts(plane, begin, end);
+	if (!covers_parts(plane, begin, end))
 		return 0;
 	for (uint64_t at = begin, upto; at < end; at = upto) {
 		upto = part_end(plane, at, end);
-		/* A bit that is there already saves the store, not the second look: whose it is may not have passed yet. */
-		if (bm_test_range(plane->committed, at, upto) || bm_test_range(plane->set, at, upto))
+		if (bm_test_range(plane->committed, at, upto))
 			continue;
 		int r = bm_set_range(plane->set, at, upto);
 		if (r < 0)
 			return r;
 	}
-	return PLANTED(ONE_LOOK) || plane_covers(plane, begin, end);
+	return PLANTED(ONE_LOOK) || covers_parts(plane, begin, end);
 }
 
 int plane_arm(struct plane *plane, uint64_t first, uint64_t end)

@@ -68,6 +68,7 @@ int main(int argc, char **argv)
 	struct era_config config = core_config(&env);
 	config.image = &image->img;
 	config.block_size = TRACKED_BLOCK;
+	config.intent_bytes = 4 << 20; /* as the daemon has it */
 	fs.era = core_open_with(&config);
 	fs.image = era_image(fs.era);
 	for (uint64_t block = 0; block < NR_BLOCKS; block++)
