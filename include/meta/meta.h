@@ -132,7 +132,8 @@ int meta_intent_or(struct meta *meta, uint64_t era, uint64_t extent, uint64_t ch
 int meta_intent_clear(struct meta *meta, uint64_t era, uint64_t extent, uint64_t chunk, const uint64_t *words);
 int meta_intent_drop(struct meta *meta, uint64_t from, uint64_t to);
 
-/* Inside a transaction. ORs the writesets and the intents of all eras in [from, to) into those of era to. */
+/* Inside a transaction. ORs the writesets of all eras in [from, to) into the writeset of era to; what their intents stand for
+ * counts there too, as what a crash has left: it is no intent of whoever has era to, and stays whatever becomes of those. */
 int meta_writeset_copy(struct meta *meta, uint64_t from, uint64_t to);
 
 /*

@@ -64,7 +64,7 @@ uint64_t bm_nr_chunks(uint64_t nr_bits)
 
 static struct bm_chunk *bm_chunk(const struct bm *bm, uint64_t chunk)
 {
-	return atomic_load_explicit(&bm->chunks[chunk], memory_order_acquire);
+	return atomic_load(&bm->chunks[chunk]);
 }
 
 static struct bm_chunk *bm_make_chunk(struct bm *bm, uint64_t chunk)
@@ -76,8 +76,7 @@ static struct bm_chunk *bm_make_chunk(struct bm *bm, uint64_t chunk)
 		bm->store.chunk != NULL ? bm->store.chunk(bm->store.arg, chunk) : calloc(1, sizeof(*fresh));
 	if (fresh == NULL)
 		return NULL;
-	if (atomic_compare_exchange_strong_explicit(
-		    &bm->chunks[chunk], &present, fresh, memory_order_acq_rel, memory_order_acquire))
+	if (atomic_compare_exchange_strong(&bm->chunks[chunk], &present, fresh))
 		return fresh;
 	if (bm->store.chunk == NULL)
 		free(fresh);

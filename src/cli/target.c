@@ -13,6 +13,9 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#define TARGET_NAP_MS 20
+#define TARGET_NAPS 100
+
 #define TARGET_VARIABLE "ERAIMGFS_TARGET"
 #define TARGET_SQLITE_MAGIC "SQLite format 3" /* with its NUL */
 
@@ -273,10 +276,23 @@ int target_read(const struct target *target, struct meta_reader **ret_reader, st
 {
 	/* A snapshot has a name of its own; it does not answer for an image. */
 	bool names_database = !target->live && target->image == NULL;
-	/* First: what it has committed by then is in the snapshot. */
-	uint64_t settled_from = target->live ? target_settle(target) : UINT64_MAX;
-	int r = (names_database ? meta_reader_open_any : meta_reader_open)(target->database, ret_reader, err);
-	if (r == 0)
-		meta_reader_trust(*ret_reader, settled_from);
-	return r;
+	const struct timespec nap = { .tv_nsec = TARGET_NAP_MS * 1000000L };
+	for (int i = 0;; i++) {
+		/* First: what it has committed by then is in the snapshot. */
+		uint64_t settled_from = target->live ? target_settle(target) : UINT64_MAX;
+		int r = (names_database ? meta_reader_open_any : meta_reader_open)(target->database, ret_reader, err);
+		if (r < 0)
+			return r;
+		const struct meta_super *super = meta_reader_super(*ret_reader);
+		bool is_whole = super->durable_era == super->current_era;
+		/* In the midst of a checkpoint the marks of the last era are on their way, and the new one is not to be
+		 * shown yet: soon it is over. Else intents count. */
+		if (target->live && !is_whole && i < TARGET_NAPS) {
+			meta_reader_close(*ret_reader);
+			nanosleep(&nap, NULL);
+			continue;
+		}
+		meta_reader_trust(*ret_reader, is_whole ? settled_from : UINT64_MAX);
+		return 0;
+	}
 }

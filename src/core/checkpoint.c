@@ -164,8 +164,11 @@ static int switch_commit(struct era *era, uint64_t *ret_era, struct err *err)
 	} else {
 		era->intents.old_only = 0;
 	}
+	bool is_armed = r == 0 && atomic_load(&era->intents.any);
 	metalock_release(era);
 	batch_free(&batch);
+	if (is_armed)
+		digest_kick(era);
 	return r < 0 ? err_set(err, r, "the new era cannot be recorded in %s: %s", era->metadata_path, strerror(-r))
 		     : 0;
 }

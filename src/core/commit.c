@@ -141,19 +141,22 @@ struct carry {
 	struct era *era;
 	struct plane *plane;
 	struct batch *batch;
+	size_t nr_max; /* of runs in the batch */
 };
 
 static int carry_request(const struct era_req *req, void *arg)
 {
 	struct carry *carry = arg;
-	if (carry->batch->marks.nr >= CARRY_ROWS_MAX)
+	if (carry->batch->marks.nr + carry->batch->arming.extents.nr >= carry->nr_max)
 		return 1;
 	return batch_add_request(carry->batch, carry->era, carry->plane, req);
 }
 
 int commit_carry_over(struct era *era, struct plane *plane, struct batch *batch)
 {
-	struct carry carry = { .era = era, .plane = plane, .batch = batch };
+	struct carry carry = {
+		.era = era, .plane = plane, .batch = batch, .nr_max = batch->arming.extents.nr + CARRY_ROWS_MAX
+	};
 	request_each_waiting(era, carry_request, &carry);
 	return batch_write(batch, era->meta, plane);
 }
@@ -218,7 +221,7 @@ static int commit_turn(struct era *era, struct era_list *rest, struct era_list *
 	if (rest->head)
 		r = commit_collect(era, rest, ret_group, &nr, batch);
 	if (r == 0 && ahead->begin < ahead->end)
-		r = intents_plan_ahead(&era->intents, era->plane, ahead->begin, ahead->end, &batch->arming);
+		intents_plan_ahead(&era->intents, era->plane, ahead->begin, ahead->end, &batch->arming);
 	if (era_is_dead(era))
 		r = -EIO;
 	if (r < 0 || (batch->marks.nr == 0 && batch->arming.extents.nr == 0))

@@ -40,6 +40,7 @@ struct era {
 	struct meta *meta;
 	struct meta_super
 		at_rest; /* the superblock as found (read only) or left (frozen) where meta is NULL; meta_lock */
+	struct meta_super thawed; /* what the last thaw has committed, durably: for its witness; switch_lock */
 	struct session *session;
 	char *metadata_path;
 	char *run_dir;
@@ -229,6 +230,7 @@ bool digest_wal_is_due(struct era *era); /* under meta_lock */
 /* metalock.c */
 void metalock_urgent(struct era *era);
 void metalock_digest(struct era *era);
+void metalock_behind(struct era *era);
 void metalock_release(struct era *era);
 
 /* fail.c: the state that no write leaves. No change where the state is failed or fenced already. The second is for who holds

@@ -54,7 +54,8 @@ void era_get_status(struct era *era, struct era_status *ret_status)
 		s->intent_bytes = extent_bytes;
 		s->intent_max_bytes = era->intents.max == UINT64_MAX ? UINT64_MAX : era->intents.max * extent_bytes;
 		s->open_intents = era->plane->nr_armed + era->intents.old_only;
-		s->is_exact_after_kill = session_slot_is_whole(era->session, era->plane->slot);
+		s->is_exact_after_kill = session_slot_is_whole(era->session, era->plane->slot) &&
+					 (!era->old_plane || session_slot_is_whole(era->session, era->old_plane->slot));
 	}
 	if (era->thaw_at_ms > 0) {
 		int64_t left_ms = era->thaw_at_ms - watch_now_ms();

@@ -161,18 +161,16 @@ int intents_plan(struct intents *intents, const struct plane *plane, uint64_t ex
 	return r < 0 ? r : 1;
 }
 
-int intents_plan_ahead(
+void intents_plan_ahead(
 	struct intents *intents, const struct plane *plane, uint64_t begin, uint64_t end, struct arming *arming)
 {
-	int r = 0;
-
-	for (uint64_t i = begin; r == 0 && i < end && room_of(intents, plane, arming) > 0; i++) {
+	for (uint64_t i = begin; i < end && room_of(intents, plane, arming) > 0; i++) {
 		if (is_armed(plane, i))
 			continue;
-		r = marks_add(&arming->extents, i, i + 1);
+		if (marks_add(&arming->extents, i, i + 1) < 0)
+			break;
 		arming->nr++;
 	}
-	return r;
 }
 
 /* Plans what was written lately in the extents of one chunk of blocks, where those are that were written in this era. */

@@ -74,8 +74,8 @@ void intents_begin(struct intents *intents, struct arming *arming);
 /* Plans to arm extent, which somebody waits for. 1; 0: there is no room; -ENOMEM. Under meta_lock. */
 int intents_plan(struct intents *intents, const struct plane *plane, uint64_t extent, struct arming *arming);
 
-/* Plans to arm those of [begin, end) that are not, as far as there is room. 0 or -ENOMEM. Under meta_lock. */
-int intents_plan_ahead(
+/* Plans to arm those of [begin, end) that are not, as far as there is room, and memory. Under meta_lock. */
+void intents_plan_ahead(
 	struct intents *intents, const struct plane *plane, uint64_t begin, uint64_t end, struct arming *arming);
 
 /* Plans to arm in `next`, the plane of the coming era, what was written lately in plane. 0 or -ENOMEM. Any thread that keeps

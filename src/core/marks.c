@@ -11,6 +11,11 @@ int marks_add(struct marks *marks, uint64_t begin, uint64_t end)
 	for (uint64_t upto; begin < end; begin = upto) {
 		upto = (begin / BM_CHUNK_BITS + 1) * BM_CHUNK_BITS;
 		upto = upto < end ? upto : end;
+		struct mark *last = marks->nr > 0 ? &marks->list[marks->nr - 1] : NULL;
+		if (last && last->end == begin && last->begin / BM_CHUNK_BITS == begin / BM_CHUNK_BITS) {
+			last->end = upto;
+			continue;
+		}
 		if (marks->nr == marks->room) {
 			size_t room = marks->room ? marks->room * 2 : 64;
 			struct mark *list = reallocarray(marks->list, room, sizeof(*list));

@@ -236,7 +236,15 @@ static int begin_session(struct opening *o, struct err *err)
 	if (o->forget)
 		memcpy(key.uuid, o->new_uuid, sizeof(key.uuid));
 	uint64_t nr_blocks = (o->era->image->size_bytes + o->found.block_size - 1) / o->found.block_size;
-	int r = session_start(
+	int r = 0;
+	/* Before anything is changed: large tables may be refused. */
+	if (o->era->has_intents)
+		r = intents_init(&o->era->intents, nr_blocks, o->found.block_size, o->config->intent_bytes,
+			o->config->intent_max_bytes);
+	if (r < 0)
+		return err_set(err, r, "%s: not enough memory for write intents: mount with -o intent=off",
+			o->config->image_path);
+	r = session_start(
 		o->config->run_dir, &key, o->era->image, o->era->has_intents ? nr_blocks : 0, &o->era->session, &why);
 	return r < 0 ? err_set(err, r, "%s: make room there, or set ERAIMGFS_RUN_DIR", why.text) : 0;
 }
@@ -286,13 +294,8 @@ static int start_threads(struct era *era, const struct era_config *config, struc
 	era->nr_blocks = super->nr_blocks;
 	era->gate.shards = session_shards(era->session);
 	era->first_era = super->current_era;
-	int r = 0;
-	if (era->has_intents)
-		r = intents_init(
-			&era->intents, era->nr_blocks, era->block_size, config->intent_bytes, config->intent_max_bytes);
-	if (r == 0)
-		r = plane_new(era->nr_blocks, super->current_era, era->has_intents ? era->session : NULL, 0,
-			era->intents.extent_shift, &era->plane);
+	int r = plane_new(era->nr_blocks, super->current_era, era->has_intents ? era->session : NULL, 0,
+		era->intents.extent_shift, &era->plane);
 	if (r == 0)
 		r = request_threads_start(era, config->nr_completers);
 	if (r == 0)

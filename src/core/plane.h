@@ -24,6 +24,7 @@
 
 #include "base/bitmap.h"
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -36,7 +37,7 @@ struct plane {
 	struct bm *set;
 	/* NULL without intents. Of extents: set under meta_lock after the COMMIT of the intent, cleared under meta_lock. */
 	struct bm *armed;
-	uint64_t nr_armed; /* under meta_lock */
+	_Atomic uint64_t nr_armed; /* changed under meta_lock */
 	struct session *session;
 	unsigned int slot;
 };

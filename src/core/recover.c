@@ -100,18 +100,20 @@ struct taking_over {
 	struct meta *meta;
 	uint64_t era;
 	uint64_t nr_blocks;
+	int meta_error;
 };
 
 static int take_chunk(uint64_t chunk, const uint64_t *words, void *arg)
 {
-	const struct taking_over *t = arg;
+	struct taking_over *t = arg;
 	uint64_t left = t->nr_blocks - chunk * BM_CHUNK_BITS;
 	uint64_t fit[BM_CHUNK_WORDS];
 
 	memcpy(fit, words, sizeof(fit));
 	for (uint64_t i = left / 64; i < BM_CHUNK_WORDS; i++)
 		fit[i] &= i == left / 64 ? (UINT64_C(1) << left % 64) - 1 : 0;
-	return meta_writeset_or(t->meta, t->era, chunk, fit);
+	t->meta_error = meta_writeset_or(t->meta, t->era, chunk, fit);
+	return t->meta_error;
 }
 
 /* What the dead session has set and not committed. A slot speaks for the era that it names alone. */
@@ -129,8 +131,10 @@ static int take_remains(struct opening *o)
 		if (era_nr == 0 || era_nr > o->found.current_era)
 			continue;
 		struct taking_over t = { .meta = meta, .era = era_nr, .nr_blocks = o->found.nr_blocks };
-		r = session_remains_visit(remains, i, take_chunk, &t);
-		if (r == 0 && !remains->is_partial[i])
+		bool is_whole = session_remains_visit(remains, i, take_chunk, &t) == 0 && !remains->is_partial[i];
+		/* Where the file cannot be read the intents speak. */
+		r = t.meta_error;
+		if (r == 0 && is_whole)
 			r = meta_intent_drop(meta, era_nr, era_nr + 1);
 	}
 	return r;

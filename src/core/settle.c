@@ -150,16 +150,20 @@ static int section_commit(struct section *s)
 	return era_commit(era, "marks of what was written");
 }
 
-/* After the commit: what was collected is committed. After its failure nothing was, and the intents still stand. */
+/* After the commit: what was collected is committed. After its failure nothing was, and the intents still stand: they are
+ * armed again, for a live answer takes the bits of armed extents alone. */
 static int section_end(struct section *s, int r)
 {
+	bool is_committed = r == 0;
+
 	for (unsigned int i = 0; r == 0 && i < s->nr_rows; i++)
 		r = bm_or_chunk(s->plane->committed, s->rows[i].chunk, s->rows[i].words);
-	for (size_t i = 0; r < 0 && i < s->dropped.nr; i++)
+	for (size_t i = 0; !is_committed && i < s->dropped.nr; i++)
 		plane_arm(s->plane, s->dropped.list[i].begin, s->dropped.list[i].end);
-	if (PLANTED(COLLECT_FIRST) && r == 0)
+	if (PLANTED(COLLECT_FIRST) && is_committed)
 		for (size_t i = 0; i < s->dropped.nr; i++)
-			plane_disarm(s->plane, s->dropped.list[i].begin);
+			for (uint64_t j = s->dropped.list[i].begin; j < s->dropped.list[i].end; j++)
+				plane_disarm(s->plane, j);
 	s->nr_rows = 0;
 	marks_reset(&s->dropped);
 	return r;
@@ -279,7 +283,7 @@ int settle_old(struct era *era)
 
 	if (!plane)
 		return 0;
-	int r = plane->set ? settle_plane(era, SETTLE_ALL, metalock_urgent) : 0;
+	int r = plane->set ? settle_plane(era, SETTLE_ALL, metalock_behind) : 0;
 	metalock_urgent(era);
 	if (r == 0 && plane->set)
 		r = era_is_dead(era) ? -EIO : old_finish(era);
@@ -295,7 +299,7 @@ int settle_old(struct era *era)
 
 int64_t settle_due_ms(struct era *era)
 {
-	if (!era->has_intents || !atomic_load(&era->intents.any))
+	if (!era->has_intents || !atomic_load(&era->intents.any) || state_now(era) > ERA_FREEZING)
 		return INT64_MAX;
 	return atomic_load(&era->intents.wanted) ? era->settle_urgent_ms : era->settle_at_ms;
 }
@@ -325,17 +329,16 @@ int era_settle(struct era *era, uint64_t *ret_from)
 {
 	*ret_from = UINT64_MAX;
 	metalock_urgent(era);
+	/* What is frozen has no intents of ours, and may have those of who has taken it over. */
 	bool is_running = era->meta != NULL && !era_is_dead(era);
-	uint64_t from = era->first_era;
 	metalock_release(era);
-	if (era->read_only || era_is_dead(era))
+	if (!is_running)
 		return 0;
 	/* The current plane first: should its era end meanwhile, it is the old one by then. */
-	int r = is_running && era->has_intents ? settle_plane(era, SETTLE_KEEP, metalock_urgent) : 0;
-	if (r == 0 && is_running && era->has_intents)
-		r = settle_plane(era, SETTLE_ALL, metalock_urgent);
-	/* (Of a frozen one all was settled.) */
+	int r = era->has_intents ? settle_plane(era, SETTLE_KEEP, metalock_behind) : 0;
+	if (r == 0 && era->has_intents)
+		r = settle_plane(era, SETTLE_ALL, metalock_behind);
 	if (r == 0)
-		*ret_from = from;
+		*ret_from = era->first_era;
 	return r;
 }

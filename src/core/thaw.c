@@ -209,8 +209,10 @@ static int thaw_commit(struct era *era, struct err *err)
 		super->owner_start = owner_start;
 		r = era_commit(era, "the thaw");
 	}
-	if (r == 0)
+	if (r == 0) {
+		era->thawed = *meta_super(era->meta);
 		commit_publish(era, era->plane, &batch); /* who is left out, for want of memory, commits again */
+	}
 	batch_free(&batch);
 	return r < 0 ? err_set(err, r, "the thaw cannot be recorded in %s: %s", era->metadata_path, strerror(-r)) : 0;
 }
@@ -306,11 +308,7 @@ static int thaw_try(struct era *era, struct err *err)
 /* Guards against a database that is put back from a copy of while it was frozen. The next checkpoint tries again. */
 static void thaw_witness(struct era *era)
 {
-	metalock_urgent(era);
-	const struct meta_super committed = *meta_super(era->meta);
-	metalock_release(era);
-
-	int r = meta_witness_write(era->metadata_path, &committed);
+	int r = meta_witness_write(era->metadata_path, &era->thawed);
 	if (r < 0)
 		snprintf(era->news, sizeof(era->news), "%s.witness: cannot be written (%s): see to its folder",
 			era->metadata_path, strerror(-r));

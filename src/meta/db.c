@@ -39,7 +39,8 @@ static const char *const sql_text[NR_SQL] = {
 	[SQL_WRITESET_PUT] = "REPLACE INTO writeset(" WRITESET_COLUMNS ") VALUES(?1, ?2, ?3, ?4, ?5)",
 	[SQL_WRITESET_DELETE] = "DELETE FROM writeset WHERE era = ?1 AND extent = ?2",
 	[SQL_WRITESET_CLEAR] = "DELETE FROM writeset",
-	[SQL_INTENT_SETS] = "SELECT " WRITESET_COLUMNS " FROM writeset WHERE era >= ?1 AND era < ?2 AND extent > 0",
+	[SQL_INTENT_SETS] = "SELECT " WRITESET_COLUMNS " FROM writeset WHERE era >= ?1 AND era < ?2 "
+			    "AND extent > 0 AND extent < 65536" /* EXTENT_FEARED */,
 	[SQL_INTENT_CHUNKS_DELETE] = "DELETE FROM writeset_chunk WHERE era = ?1 AND extent = ?2",
 	[SQL_CHUNK_GET] = "SELECT " CHUNK_COLUMNS " FROM writeset_chunk WHERE era = ?1 AND extent = ?2 AND chunk = ?3",
 	[SQL_CHUNK_FIRST] = "SELECT " CHUNK_COLUMNS " FROM writeset_chunk WHERE era = ?1 AND extent = 0 "

@@ -192,7 +192,8 @@ int super_put(struct db *db, enum sql id, const struct root *root);
 
 struct writeset {
 	uint64_t era;
-	uint64_t extent; /* 0: of blocks; else of intents, blocks a bit */
+	uint64_t
+		extent; /* 0: of blocks; else of intents, blocks a bit; with EXTENT_FEARED, of what intents have left */
 	struct tally chunks;
 	uint64_t sum;
 };
@@ -237,6 +238,17 @@ int rows_writeset_put(struct db *db, struct writeset *row);
 int rows_chunk_put(struct db *db, struct chunk *row);
 int rows_array_put(struct db *db, struct array *row, const void *blob, size_t len);
 int rows_label_put(struct db *db, struct label *row);
+
+/* Added to an extent: nobody will make marks of these any more, they stay as they are. */
+#define EXTENT_FEARED UINT64_C(65536)
+
+/* Blocks that a bit of such a set stands for. */
+static inline uint64_t extent_blocks(uint64_t extent)
+{
+	return extent == 0 ? 1 : extent & (EXTENT_FEARED - 1);
+}
+
+bool extent_is_valid(uint64_t extent);
 
 /* Bits of a whole writeset of that extent, in a database of nr_blocks. */
 uint64_t extent_bits(uint64_t nr_blocks, uint64_t extent);

@@ -203,7 +203,8 @@ int reader_each_chunk(struct meta_reader *reader, uint64_t from, reader_visit_ch
 		if (flaw)
 			r = verify_err_set(err, reader->path, "writeset %llu: %s", (unsigned long long)set.era, flaw);
 		else
-			r = set.era >= from && !(set.extent > 0 && set.era >= reader->settled_from)
+			r = set.era >= from && !(set.extent > 0 && set.extent < EXTENT_FEARED &&
+						       set.era >= reader->settled_from)
 				    ? each_of_writeset(reader, &set, visit, arg, err)
 				    : 0;
 		if (r < 0) {
@@ -223,12 +224,13 @@ void meta_reader_trust(struct meta_reader *reader, uint64_t settled_from)
 int reader_expand(const struct chunk *chunk, struct bm *blocks)
 {
 	uint64_t first = chunk->index * BM_CHUNK_BITS;
+	uint64_t nr = extent_blocks(chunk->extent);
 	int r = 0;
 
 	for (unsigned int i = 0; i < BM_CHUNK_WORDS; i++) {
 		for (uint64_t bits = chunk->words[i]; r == 0 && bits; bits &= bits - 1) {
-			uint64_t begin = (first + i * 64 + (unsigned int)__builtin_ctzll(bits)) * chunk->extent;
-			uint64_t end = begin + chunk->extent;
+			uint64_t begin = (first + i * 64 + (unsigned int)__builtin_ctzll(bits)) * nr;
+			uint64_t end = begin + nr;
 			if (begin < bm_nr_bits(blocks))
 				r = bm_set_range(blocks, begin, end < bm_nr_bits(blocks) ? end : bm_nr_bits(blocks));
 		}

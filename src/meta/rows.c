@@ -47,7 +47,7 @@ const char *rows_writeset_load(sqlite3_stmt *stmt, struct writeset *ret_row)
 {
 	if (!column_u64(stmt, 0, &ret_row->era) || !column_u64(stmt, 1, &ret_row->extent) ||
 		!column_u64(stmt, 2, &ret_row->chunks.count) || !column_sum(stmt, 3, &ret_row->chunks.sum) ||
-		!column_sum(stmt, 4, &ret_row->sum) || ret_row->extent > META_EXTENT_MAX)
+		!column_sum(stmt, 4, &ret_row->sum) || !extent_is_valid(ret_row->extent))
 		return wrong_value;
 	return ret_row->sum == writeset_sum(ret_row) ? NULL : wrong_sum;
 }
@@ -74,7 +74,7 @@ const char *rows_chunk_load(sqlite3_stmt *stmt, struct chunk *ret_row)
 {
 	if (!column_u64(stmt, 0, &ret_row->era) || !column_u64(stmt, 1, &ret_row->extent) ||
 		!column_u64(stmt, 2, &ret_row->index) || !column_sum(stmt, 4, &ret_row->sum) ||
-		sqlite3_column_type(stmt, 3) != SQLITE_BLOB || ret_row->extent > META_EXTENT_MAX)
+		sqlite3_column_type(stmt, 3) != SQLITE_BLOB || !extent_is_valid(ret_row->extent))
 		return wrong_value;
 	const void *bits = sqlite3_column_blob(stmt, 3);
 	if (!bits || sqlite3_column_bytes(stmt, 3) != CHUNK_BYTES)
@@ -206,9 +206,15 @@ int rows_label_put(struct db *db, struct label *row)
 	return db_run(db, stmt);
 }
 
+bool extent_is_valid(uint64_t extent)
+{
+	uint64_t blocks = extent & ~EXTENT_FEARED;
+	return blocks <= META_EXTENT_MAX && (blocks > 0 || extent == 0);
+}
+
 uint64_t extent_bits(uint64_t nr_blocks, uint64_t extent)
 {
-	return extent > 1 ? (nr_blocks - 1) / extent + 1 : nr_blocks;
+	return (nr_blocks - 1) / extent_blocks(extent) + 1;
 }
 
 unsigned int chunk_blocks(uint64_t nr_blocks, uint64_t index)

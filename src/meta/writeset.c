@@ -130,7 +130,7 @@ int meta_intent_or(struct meta *meta, uint64_t era, uint64_t extent, uint64_t ch
 
 int meta_intent_clear(struct meta *meta, uint64_t era, uint64_t extent, uint64_t chunk, const uint64_t *words)
 {
-	assert(meta_in_transaction(meta) && extent >= 1);
+	assert(meta_in_transaction(meta) && extent >= 1 && extent <= META_EXTENT_MAX);
 	struct writeset set;
 	struct chunk row;
 	int r = find_chunk(meta, era, extent, chunk, &row);
@@ -190,7 +190,10 @@ int meta_writeset_copy(struct meta *meta, uint64_t from, uint64_t to)
 	int r;
 	while ((r = db_step(&meta->db, stmt)) == 1) {
 		struct chunk chunk;
-		r = rows_chunk_load(stmt, &chunk) ? -EUCLEAN : set_or(meta, to, chunk.extent, chunk.index, chunk.words);
+		r = rows_chunk_load(stmt, &chunk) ? -EUCLEAN : 0;
+		if (r == 0)
+			r = set_or(meta, to, chunk.extent > 0 ? chunk.extent | EXTENT_FEARED : 0, chunk.index,
+				chunk.words);
 		if (r < 0)
 			break;
 	}
