@@ -11,6 +11,15 @@
  *     no-drain       the switch of eras does not wait for writes in flight
  *     show-early     a checkpoint shows its era before the image's fsync
  *     retry-fsync    a failed fsync is forgotten
+ *     lazy-marks     marks are committed without an fsync
+ *     lazy-switch    the new era is committed without an fsync
+ *     data-first     the image is changed before its mark is committed
+ *     reply-early    a checkpoint never waits for the image's fsync
+ *     freeze-no-flush        a freeze does not fsync the image
+ *     recover-no-flush       recovery does not fsync the image
+ *     witness-first          a checkpoint's witness is written before the commit that it names
+ *     witness-ignored        an open does not ask what others have seen
+ *     no-dirsync             a new database's name is not made durable
  *     commit-before-join     a freeze commits, and then joins the digest thread
  *     join-requeued          a freeze waits for the digest's step, not for what it has queued for itself
  *     late-commit            a freeze commits once more, lazily, after its WAL checkpoint

@@ -149,7 +149,7 @@ static int switch_commit(struct era *era, uint64_t *ret_era, struct err *err)
 	struct batch batch = { 0 };
 
 	metalock_urgent(era);
-	int r = era_is_dead(era) ? -EIO : meta_begin(era->meta, META_FULL);
+	int r = era_is_dead(era) ? -EIO : meta_begin(era->meta, PLANTED(LAZY_SWITCH) ? META_LAZY : META_FULL);
 	if (r == 0) {
 		r = switch_fill(era, &batch, ret_era);
 		if (r < 0)
@@ -184,6 +184,11 @@ static int switch_publish(struct era *era, uint64_t new_era, const char *label, 
 		meta_pending(era->meta)->durable_era = new_era;
 		if (label)
 			r = meta_label_set(era->meta, label, new_era);
+		if (PLANTED(WITNESS_FIRST)) {
+			committed = *meta_pending(era->meta);
+			committed.commit_counter++;
+			meta_witness_write(era->metadata_path, &committed);
+		}
 		if (r < 0) {
 			meta_rollback(era->meta);
 		} else {
@@ -230,7 +235,7 @@ int era_checkpoint_commit(struct era *era, const char *label, int clone_fd, uint
 	}
 	if (r == 0) {
 		/* Guards the copy that may be taken after the reply against a power loss: see the top of this file. */
-		r = era_flush_image(era);
+		r = PLANTED(REPLY_EARLY) ? 0 : era_flush_image(era);
 		if (r < 0)
 			err_set(err, r, "fsync of the image failed: unmount and mount again to recover");
 	}

@@ -99,6 +99,8 @@ static bool request_try(struct era *era, struct era_req *req, int *ret_error)
 			*ret_error = -EIO;
 			return true;
 		}
+		if (PLANTED(DATA_FIRST) && req->kind == ERA_REQ_WRITE)
+			req->ops->apply(req, offset, len);
 		if (req->kind == ERA_REQ_WRITE) {
 			int r = request_pass(era, offset, PLANTED(MARK_FIRST) ? offset : offset + len - 1);
 			if (r <= 0) {

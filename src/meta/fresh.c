@@ -4,6 +4,7 @@
 
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "base/plant.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -55,7 +56,7 @@ int fresh_finish(const char *temporary, const char *path, bool replace, struct e
 		return err_set(err, r, "%s: cannot be created: %s", path, strerror(-r));
 
 	/* Else a power loss could take the name back after the caller began to rely on it. */
-	r = io_sync_parent(path);
+	r = PLANTED(NO_DIRSYNC) ? 0 : io_sync_parent(path);
 	if (r == 0)
 		return 0;
 	if (!replace)

@@ -18,6 +18,7 @@
 #include <errno.h>
 #include <ftw.h>
 #include <getopt.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -60,7 +61,7 @@ struct run {
 	uint64_t seed;
 	uint64_t nr_states;
 	unsigned int nr_jobs;
-	enum crash_mode mode;
+	enum crash_mode mode; /* NR_CRASH_MODES: all of them, in turns */
 	const struct workload *workload; /* a case's; NULL: made up */
 	uint64_t only; /* this state alone; UINT64_MAX: all */
 	char base[128]; /* folder of all files */
@@ -249,6 +250,11 @@ static bool run_workload(struct run *run, struct slot *slot, struct log *log, co
 	return good;
 }
 
+static enum crash_mode mode_of(const struct run *run, uint64_t workload)
+{
+	return run->mode < NR_CRASH_MODES ? run->mode : (enum crash_mode)(workload % NR_CRASH_MODES);
+}
+
 static _Noreturn void work(struct run *run, unsigned int job)
 {
 	struct slot *slot = &run->slots[job];
@@ -257,6 +263,9 @@ static _Noreturn void work(struct run *run, unsigned int job)
 	uint64_t per = run->workload ? run->nr_states : STATES_PER_WORKLOAD;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	/* A state needs the same few megabytes as the one before it. */
+	mallopt(M_MMAP_THRESHOLD, 1 << 26);
+	mallopt(M_TRIM_THRESHOLD, 1 << 28);
 	snprintf(base, sizeof(base), "%s/%u", run->base, job);
 	scene_make(&scene, base);
 	for (;;) {
@@ -271,7 +280,7 @@ static _Noreturn void work(struct run *run, unsigned int job)
 		if (run->workload)
 			slot->workload = *run->workload;
 		else
-			workload_make(run->seed * 1000 + w, run->mode, &slot->workload);
+			workload_make(run->seed * 1000 + w, mode_of(run, w), &slot->workload);
 		if (!run_workload(run, slot, run->logs[job], &scene, first, nr, per)) {
 			slot->has_failed = true;
 			atomic_store(run->is_over, true);
@@ -482,8 +491,8 @@ static bool run_all(struct run *run)
 	clock_gettime(CLOCK_MONOTONIC, &ended);
 	printf("%s: %llu states, seed %llu, mode %s, %llu pending changes on average, %lld s\n",
 		good ? "good" : "FAILED", (unsigned long long)nr_states, (unsigned long long)run->seed,
-		mode_name(run->mode), (unsigned long long)(nr_states ? nr_changes / nr_states : 0),
-		(long long)(ended.tv_sec - begun.tv_sec));
+		run->mode < NR_CRASH_MODES ? mode_name(run->mode) : "all",
+		(unsigned long long)(nr_states ? nr_changes / nr_states : 0), (long long)(ended.tv_sec - begun.tv_sec));
 	fflush(stdout);
 	munmap((void *)run->next_workload, sizeof(*run->next_workload));
 	munmap((void *)run->is_over, sizeof(*run->is_over));
@@ -561,7 +570,7 @@ static bool run_recording(struct run *run, char *text)
 	slot->state.random = random;
 	slot->state.looks_before = before == '1';
 	slot->state.cuts_recovery = cuts == '1';
-	slot->workload.mode = run->mode;
+	slot->workload.mode = mode_of(run, 0);
 	struct history history;
 	struct fates fates;
 	history_begin(&history, log);
@@ -600,7 +609,7 @@ int main(int argc, char **argv)
 	static const struct option options[] = { { "states", 1, NULL, 'n' }, { "seed", 1, NULL, 's' },
 		{ "jobs", 1, NULL, 'j' }, { "mode", 1, NULL, 'm' }, { "replay", 1, NULL, 'r' },
 		{ "case", 1, NULL, 'c' }, { "cases", 1, NULL, 'C' }, { "recording", 1, NULL, 'R' }, { 0 } };
-	struct run run = { .seed = (uint64_t)time(NULL), .nr_jobs = 2, .only = UINT64_MAX };
+	struct run run = { .seed = (uint64_t)time(NULL), .nr_jobs = 2, .mode = NR_CRASH_MODES, .only = UINT64_MAX };
 	char *single = NULL, *folder = NULL, *recording = NULL;
 	unsigned long long seed, state;
 	uint64_t nr_states = 0;

@@ -10,7 +10,7 @@
 #include "log.h"
 
 #define CRASH_BLOCK UINT64_C(4096)
-#define CRASH_BLOCKS_MAX 96u
+#define CRASH_BLOCKS_MAX 68u
 #define CRASH_IMAGE_MAX (CRASH_BLOCKS_MAX * CRASH_BLOCK)
 #define CRASH_SECTOR 512u
 #define CRASH_SECTORS_MAX (CRASH_IMAGE_MAX / CRASH_SECTOR)
@@ -59,8 +59,8 @@ struct truth_label {
 	unsigned int nr_asked;
 };
 
-#define TRUTH_ERAS_MAX 1000
-#define TRUTH_REQUESTS_MAX 8000
+#define TRUTH_ERAS_MAX 400
+#define TRUTH_REQUESTS_MAX 2000
 #define TRUTH_LABELS_MAX 16
 
 struct truth {
