@@ -84,7 +84,8 @@ static void content_put(struct content *c, size_t at, const uint8_t *bytes, size
 {
 	if (at + len > c->size)
 		content_resize(c, at + len);
-	memcpy(c->bytes + at, bytes, len);
+	if (len > 0)
+		memcpy(c->bytes + at, bytes, len);
 }
 
 static void content_tear(struct content *c, const struct log *log, const struct log_entry *entry, struct fated fated)
@@ -259,14 +260,18 @@ static void disk_synced(struct disk *disk, uint8_t file, uint32_t begin)
 	for (unsigned int i = 0; i < disk->nr_pending; i++) {
 		struct pending p = disk->pending[i];
 		const struct log_entry *entry = &disk->log->entries[p.index];
-		if (p.index > begin || !is_of(entry, file))
+		if (p.index > begin || !is_of(entry, file)) {
 			disk->pending[nr++] = p;
-		else if (is_name_change(entry))
+		} else if (is_name_change(entry)) {
 			names_apply(&disk->names, disk->log, entry);
-		else if (p.is_orphan)
+		} else if (p.is_orphan) {
 			disk->files[file].lies = true;
-		else
+		} else {
 			content_apply(&disk->files[file], disk->log, (struct fated){ .index = p.index });
+			/* Where nothing is left, nothing that was lost is shown. */
+			if (disk->files[file].size == 0)
+				disk->files[file].lies = false;
+		}
 	}
 	disk->nr_pending = nr;
 	/* What the inode says goes with it, also where data was lost. */

@@ -579,7 +579,8 @@ static void run_step(struct life *life, const struct step *step)
 		snapshot_step(life);
 		break;
 	case STEP_FAIL:
-		life->stage->record->failing_syncs = 1;
+		snprintf(life->stage->record->failing, sizeof(life->stage->record->failing), "%s",
+			step->args[0] ? "image.era-wal" : "image");
 		life->has_failing_sync = true;
 		break;
 	case STEP_KILL:

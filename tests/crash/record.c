@@ -62,7 +62,7 @@ void record_recover(struct record *record)
 	pthread_mutex_init(&record->lock, &attr);
 	pthread_mutexattr_destroy(&attr);
 	record->kill_at = 0;
-	record->failing_syncs = 0;
+	record->failing[0] = '\0';
 }
 
 static bool is_recorded_name(const char *name)
@@ -481,9 +481,9 @@ static int sync_file(int fd, long call)
 		memcpy(name, record->files[file].name, sizeof(name));
 	struct log_entry begin = { .kind = LOG_SYNC_BEGIN, .file = (uint8_t)file, .mtime_ns = mtime_of(&st) };
 	uint32_t index = append(record, &begin, NULL);
-	bool fails = record->failing_syncs > 0 && strcmp(name, "image") == 0;
+	bool fails = strcmp(name, record->failing) == 0;
 	if (fails)
-		record->failing_syncs--;
+		record->failing[0] = '\0';
 	leave(record);
 
 	if (wire.on_sync)

@@ -34,7 +34,7 @@ struct record {
 	struct record_file files[LOG_FILES_MAX];
 	unsigned int nr_files;
 	uint32_t kill_at; /* the process ends itself when the log has so many entries; 0: never */
-	unsigned int failing_syncs; /* so many fsyncs of the image fail from now on */
+	char failing[LOG_NAME_MAX + 1]; /* the next fsync of the file of that name fails; "": none does */
 	uint32_t last_ask; /* of the marks */
 };
 

@@ -267,7 +267,7 @@ void truth_feed(struct truth *truth, const struct log *log, uint32_t index, uint
 		truth_stop(truth, at);
 	bool is_base = entry->kind == LOG_BASE_FILE && strcmp(entry->text, "image") == 0;
 	bool is_dropped = entry->kind == LOG_DROP_CACHE && entry->file == truth->image_file;
-	if (entry->kind == LOG_SYNC_FAILED && entry->file == truth->image_file)
+	if (entry->kind == LOG_SYNC_FAILED)
 		truth->has_failed = true;
 	if (!is_image && !is_base && !is_dropped)
 		return;

@@ -88,7 +88,7 @@ struct truth {
 	struct truth_image asked;
 
 	char snapshot[LOG_NAME_MAX + 1]; /* a file that must be there; "" */
-	bool has_failed; /* an fsync of the image has failed, and nothing has opened it since */
+	bool has_failed; /* an fsync has failed, and nothing has opened it since */
 	bool is_frozen; /* nothing may change */
 	bool is_opening; /* an instance has not answered yet */
 	uint64_t opening_at;

@@ -28,7 +28,7 @@ static const struct {
 	[STEP_THAW] = { "thaw", 0 },
 	[STEP_TAKEOVER] = { "takeover", 0 },
 	[STEP_SNAPSHOT] = { "snapshot", 0 },
-	[STEP_FAIL] = { "fail", 0 },
+	[STEP_FAIL] = { "fail", 1 },
 	[STEP_STOP] = { "stop", 0 },
 	[STEP_KILL] = { "kill", 1 },
 	[STEP_KILL_OPENING] = { "kill-opening", 1 },
@@ -212,7 +212,7 @@ static void add_end(struct maker *m, unsigned int which)
 		break;
 	case 3: /* and what comes after a failed fsync */
 		add_range(m, STEP_WRITE);
-		add(m, STEP_FAIL, 0, 0, 0);
+		add(m, STEP_FAIL, below(m, 2), 0, 0);
 		add(m, below(m, 2) ? STEP_FSYNC : STEP_CHECKPOINT, 0, 0, 0);
 		add(m, STEP_FSYNC, 0, 0, 0);
 		add_range(m, STEP_WRITE);

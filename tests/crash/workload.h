@@ -39,7 +39,7 @@ enum step_kind {
 	STEP_THAW,
 	STEP_TAKEOVER, /* a second instance goes on where the first one is frozen */
 	STEP_SNAPSHOT,
-	STEP_FAIL, /* the next fsync of the image fails */
+	STEP_FAIL, /* 0 or 1: the next fsync of the image or of the -wal fails */
 	STEP_STOP, /* in order */
 	STEP_KILL, /* entries: kill -9 when the log has so many more; the steps go on in the next life */
 	STEP_KILL_OPENING, /* entries: the same, beginning with the next open */
