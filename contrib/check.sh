@@ -98,16 +98,18 @@ memory() {
 
 # Named bugs, compiled in (include/base/plant.h): the test that is there to catch one must fail.
 planted() {
-  local plant test log targets
+  local plant test log targets args
   while read -r plant test; do
     # A plant changes every file: only what its test needs is built.
+    args=()
     case $test in
+      crash-*) targets=(tests/crash/test_crash) args=(--test-args '--states 1000 --seed 1') ;;
       fs-*) targets=(src/daemon/eraimgfs src/cli/era-cli tests/fs/ops tests/fs/coherence) ;;
       *) targets=("tests/unit/test_$test") ;;
     esac
     build_as planted gcc -Dplant="$plant" || continue
     log=$build/planted.$plant.log
-    if meson test -C "$build/planted" --no-rebuild "$test" >"$log" 2>&1 </dev/null; then
+    if meson test -C "$build/planted" --no-rebuild "${args[@]}" "$test" >"$log" 2>&1 </dev/null; then
       fail "planted: $test passes with the bug '$plant' compiled in"
     elif grep -qE '^Fail: +1 *$' "$log"; then
       echo "   $test caught $plant"
@@ -117,11 +119,26 @@ planted() {
     fi
   done <<'END'
 early-publish era_regress
+early-publish crash-states
 mark-first era_fault
+mark-first crash-states
 stale-plane era_fault
+stale-plane crash-states
 no-drain era_regress
+no-drain crash-states
 show-early era_fault
+show-early crash-states
 retry-fsync era_fault
+retry-fsync crash-states
+lazy-marks crash-states
+lazy-switch crash-states
+data-first crash-states
+reply-early crash-states
+freeze-no-flush crash-states
+recover-no-flush crash-states
+witness-first crash-states
+no-dirsync crash-states
+witness-ignored era_regress
 commit-before-join era_freeze
 join-requeued era_freeze
 late-commit era_freeze

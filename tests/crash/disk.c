@@ -106,12 +106,12 @@ static void content_apply(struct content *c, const struct log *log, struct fated
 
 	if (fated.fate == FATE_LOST)
 		return;
+	c->mtime_ns = entry->mtime_ns;
 	if (fated.fate == FATE_GROWN) {
 		if (entry->kind == LOG_WRITE && end > c->size)
 			content_resize(c, end);
 		return;
 	}
-	c->mtime_ns = entry->mtime_ns;
 	if (entry->kind == LOG_TRUNCATE)
 		content_resize(c, entry->offset);
 	else if (entry->kind == LOG_ZERO && entry->offset < c->size)
@@ -366,7 +366,7 @@ static struct fated choose_one(
 		f.fate = is_image ? FATE_KEPT : FATE_LOST;
 		break;
 	case FATES_IMAGE_LOST:
-		f.fate = is_image ? FATE_LOST : FATE_KEPT;
+		f.fate = !is_image ? FATE_KEPT : share == 7 ? FATE_GROWN : FATE_LOST;
 		break;
 	case FATES_TORN:
 		if (crash_below(random, 3) == 0) {

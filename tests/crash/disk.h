@@ -37,7 +37,7 @@ enum fate {
 	FATE_LOST,
 	FATE_TORN_512, /* the sectors in mask (by number, modulo 64) are there */
 	FATE_TORN_4096, /* likewise, pages */
-	FATE_GROWN, /* lost, but the file has its new size */
+	FATE_GROWN, /* a write is lost, but the inode is there: the file's new size, and its mtime */
 };
 
 struct fated {
