@@ -224,8 +224,11 @@ static void note_created(struct record *record, int fd, const char *path)
 {
 	struct stat st;
 	const char *name = name_of(record, path);
-	if (fd < 0 || !name || file_of(record, fd, &st) >= 0)
+	int known = fd >= 0 && name ? file_of(record, fd, &st) : LOG_DIR;
+	if (known == LOG_DIR || (known >= 0 && record->files[known].name[0] != '\0'))
 		return;
+	if (known >= 0) /* the inode of one that was removed, given out again */
+		record->files[known].ino = 0;
 	struct log_entry entry = { .kind = LOG_CREATE, .mtime_ns = mtime_of(&st) };
 	entry.file = add_file(record, name, st.st_ino);
 	snprintf(entry.text, sizeof(entry.text), "%s", name);
