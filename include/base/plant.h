@@ -11,7 +11,11 @@
  *     no-drain       the switch of eras does not wait for writes in flight
  *     show-early     a checkpoint shows its era before the image's fsync
  *     retry-fsync    a failed fsync is forgotten
- *     lazy-marks     marks are committed without an fsync
+ *     lazy-marks     marks and intents that writers wait for are committed without an fsync
+ *     one-look       a writer looks at `armed` before it sets its bit, and not after
+ *     collect-first  an extent is disarmed after its bits were collected
+ *     settle-unarmed bits are published whose extent was not armed
+ *     drop-without-marks     an intent goes and the marks that it stood for are not made
  *     lazy-switch    the new era is committed without an fsync
  *     data-first     the image is changed before its mark is committed
  *     reply-early    a checkpoint never waits for the image's fsync
@@ -26,11 +30,6 @@
  *     checkpoint-unverified  a freeze takes any WAL checkpoint for a whole one
  *     close-keeps-nothing    a freeze keeps its connection open, and closing one deletes the -wal
  *     read-before-lock       a thaw trusts what it knew before it had the locks
- *     one-look       a writer looks at `armed` before it sets its bit, and not after
- *     lazy-marks     the commit that writers wait for is not durable
- *     collect-first  an intent is taken back after the bits were collected
- *     settle-unarmed bits are published whose extent was not armed
- *     drop-without-marks     an intent goes and the marks that it stood for are not made
  *     fenced-checkpoint      the stop of an instance that gave everything up writes the WAL back
  */
 #ifndef BASE_PLANT_H

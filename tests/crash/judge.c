@@ -64,42 +64,48 @@ static void first_finding(const char *text, void *arg)
 
 /* --- answers --- */
 
-/* What `since` may report at most beyond its truth, in that mode, for an era that was asked for at that position. Today a mark
- * is one block, and made for a write: nothing. A bound that write intents give (extents, a budget) adds its blocks here, and
- * must then ask that the answer is labelled conservative. */
-static void check_bound(
-	const struct check *check, const struct truth *truth, uint64_t asked_at, struct blocks *ret_blocks)
-{
-	truth_may(truth, asked_at, ret_blocks);
-	switch (check->mode) {
-	case MODE_MARKS:
-	case NR_CRASH_MODES:
-		break;
-	}
-}
+struct answer {
+	struct blocks known; /* to have been written */
+	struct blocks feared; /* the others: labelled conservative */
+};
 
-static bool read_since(struct check *check, struct meta_reader *reader, uint64_t era, struct blocks *ret_blocks)
+static void take_blocks(struct bm *bm, struct blocks *ret_blocks)
 {
-	struct err err = ERR_INIT;
-	struct bm *bm;
 	uint64_t begin, end = 0;
 
 	*ret_blocks = (struct blocks){ 0 };
-	int r = meta_reader_since(reader, era, &bm, &err);
-	if (r < 0)
-		return fail(check, "O1: since %" PRIu64 ": %s", era, err.text);
-	while (bm_next_run(bm, end, &begin, &end))
+	while (bm && bm_next_run(bm, end, &begin, &end))
 		for (uint64_t block = begin; block < end && block < CRASH_BLOCKS_MAX; block++)
 			blocks_add(ret_blocks, block);
 	bm_free(bm);
+}
+
+static bool read_since(struct check *check, struct meta_reader *reader, uint64_t era, struct answer *ret_answer)
+{
+	struct err err = ERR_INIT;
+	struct bm *known, *feared;
+
+	int r = meta_reader_since(reader, era, &known, &feared, &err);
+	if (r < 0)
+		return fail(check, "O1: since %" PRIu64 ": %s", era, err.text);
+	if (feared && check->mode == MODE_MARKS) {
+		bm_free(known);
+		bm_free(feared);
+		return fail(check, "O4: since %" PRIu64 " is conservative without an intent", era);
+	}
+	take_blocks(known, &ret_answer->known);
+	take_blocks(feared, &ret_answer->feared);
 	return true;
 }
 
-static bool compare_answer(struct check *check, uint64_t era, const struct blocks *must, const struct blocks *is,
+/* A mark is one block, and made for a write. What intents stand for is labelled, and may be more. */
+static bool compare_answer(struct check *check, uint64_t era, const struct blocks *must, const struct answer *answer,
 	const struct blocks *may, const char *who)
 {
+	const struct blocks *is = &answer->known;
+
 	for (uint64_t block = 0; block < CRASH_BLOCKS_MAX; block++) {
-		if (blocks_has(must, block) && !blocks_has(is, block))
+		if (blocks_has(must, block) && !blocks_has(is, block) && !blocks_has(&answer->feared, block))
 			return fail(check,
 				"O2: MISSING: block %" PRIu64 " has changed, and is not in since %" PRIu64 "%s", block,
 				era, who);
@@ -122,11 +128,12 @@ static bool check_answers(struct check *check, const struct truth *truth, const 
 			truth->newest_era, super->durable_era, who);
 	for (unsigned int i = 0; i < truth->nr_eras; i++) {
 		const struct truth_era *era = &truth->eras[i];
-		struct blocks must, is, may;
+		struct blocks must, may;
+		struct answer is;
 		if (era->era <= super->floor_era)
 			return fail(check, "O4: every block is in since %" PRIu64 "%s", era->era, who);
 		truth_must(truth, era, woken, &must);
-		check_bound(check, truth, era->asked_at, &may);
+		truth_may(truth, era->asked_at, &may);
 		if (!read_since(check, reader, era->era, &is) ||
 			!compare_answer(check, era->era, &must, &is, &may, who))
 			return false;
@@ -178,7 +185,8 @@ static bool check_new_era(struct check *check, const struct truth *truth, uint64
 {
 	struct err err = ERR_INIT;
 	struct meta_reader *reader;
-	struct blocks is, may, none = { 0 };
+	struct blocks may, none = { 0 };
+	struct answer is;
 
 	int r = meta_reader_open(check->scene->db, &reader, &err);
 	if (r < 0)

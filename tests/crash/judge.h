@@ -6,7 +6,8 @@
  *     O2 `since N`, for each era N that was shown, has each block in which the woken image differs from any copy that may
  *        have been taken since then;
  *     O3 what an fsync (a checkpoint, a freeze, a stop) has answered for is there, unless it was overwritten;
- *     O4 it has nothing else: no block more than the writes that were not over when N was asked for (check_bound());
+ *     O4 it has nothing else: no block more than the writes that were not over when N was asked for, but for what write
+ *        intents stand for, which is labelled;
  *     O5 no era is below one that was shown, each of them is still known, and so are labels and snapshots;
  *     O6 the recovery may itself lose its power, at any point, and be repeated.
  */

@@ -38,6 +38,7 @@ static const struct {
 
 static const char *const mode_names[NR_CRASH_MODES] = {
 	[MODE_MARKS] = "marks",
+	[MODE_INTENTS] = "intents",
 };
 
 const char *mode_name(enum crash_mode mode)
@@ -55,10 +56,9 @@ struct era_config workload_config(enum crash_mode mode)
 {
 	struct era_config config = { .block_size = CRASH_BLOCK, .nr_completers = 2 };
 
-	switch (mode) {
-	case MODE_MARKS:
-	case NR_CRASH_MODES:
-		break;
+	if (mode == MODE_INTENTS) {
+		config.intent_bytes = 4 * CRASH_BLOCK;
+		config.intent_max_bytes = 6 * config.intent_bytes;
 	}
 	return config;
 }

@@ -15,9 +15,10 @@
 #include <stdint.h>
 #include <stdio.h>
 
-/* How marks are made. What is new here is one line in workload_config() and one in check_bound(). */
+/* How marks are made: workload_config(). */
 enum crash_mode {
 	MODE_MARKS, /* each first write waits for its own commit */
+	MODE_INTENTS, /* for an intent, or, as there is little room for these, for its own commit */
 	NR_CRASH_MODES,
 };
 
