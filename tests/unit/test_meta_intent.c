@@ -175,7 +175,7 @@ static void random_change(struct meta *meta, struct model *m, uint64_t *random)
 		break;
 	case 6: /* there or not */
 		ck_assert_int_eq(intent_clear(meta, era, extents[i], at), 0);
-		m->intents[i][at] &= (uint16_t)~(1u << era);
+		m->intents[i][at] &= (uint16_t) ~(1u << era);
 		break;
 	default: {
 		uint64_t to = fixture_random(random) % 4 == 0 ? era + 1 : era; /* mostly an empty range */
@@ -234,7 +234,8 @@ START_TEST(test_model)
 
 	/* Within an extent, within a chunk, and by more; what a shrink has cut off does not come back. */
 	uint64_t small = m.nr_blocks - m.nr_blocks / 3;
-	const uint64_t steps[] = { m.nr_blocks + 1, m.nr_blocks, small, small + 2, small - (small > 1), m.nr_blocks + 300 };
+	const uint64_t steps[] = { m.nr_blocks + 1, m.nr_blocks, small, small + 2, small - (small > 1),
+		m.nr_blocks + 300 };
 	for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {
 		resize(meta, &m, steps[i]);
 		check_all(path, &m, 5);
@@ -321,8 +322,8 @@ START_TEST(test_snapshot)
 		for (uint64_t b = 0; b < m.nr_blocks; b++) {
 			ck_assert_int_eq(bm_test_range(blocks, b, b + 1), b >= era && b <= 4);
 			if (feared)
-				ck_assert_int_eq(bm_test_range(feared, b, b + 1), feared_in(&m, b, era, 3) &&
-					!(b >= era && b <= 4));
+				ck_assert_int_eq(bm_test_range(feared, b, b + 1),
+					feared_in(&m, b, era, 3) && !(b >= era && b <= 4));
 		}
 		bm_free(blocks);
 		bm_free(feared);
