@@ -884,6 +884,7 @@ struct cut {
 	atomic_bool begin_armed;
 	struct era_config config;
 	struct era *era;
+	struct timespec mtime; /* the image's, when it was opened: on the same boot a later one would need its session */
 };
 
 static void hold_any_begin(struct vfs_fault *vfs, void *arg)
@@ -908,6 +909,7 @@ static void cut_init(struct cut *cut)
 	struct vfs_fault *vfs =
 		vfs_fault_new(cut->env.db, (struct vfs_hooks){ .on_write_lock = hold_any_begin, .arg = cut });
 	vfs_fault_keep_durable(vfs, cut->durable);
+	cut->mtime = core_mtime(cut->env.image);
 	cut->era = core_open_with(&cut->config);
 	core_await_digest(cut->era, 1);
 }
@@ -918,7 +920,7 @@ static struct era *cut_power(struct cut *cut)
 	struct era_config config = intent_config(&cut->after, EXTENT);
 	core_copy_db(cut->durable, cut->after.db);
 	core_copy_file(cut->env.image, cut->after.image);
-	core_put_mtime(cut->after.image, core_mtime(cut->env.image));
+	core_put_mtime(cut->after.image, cut->mtime);
 	return core_open_with(&config);
 }
 
@@ -1099,7 +1101,7 @@ START_TEST(test_4_a_storm)
 	struct core_env after = s.cut.after;
 	core_copy_db(s.cut.durable, after.db);
 	core_copy_file(s.cut.env.image, after.image);
-	core_put_mtime(after.image, core_mtime(s.cut.env.image));
+	core_put_mtime(after.image, s.cut.mtime);
 	core_hold_release(&s.cut.begin.hold);
 	while (atomic_load(&s.nr) < nr + 500 && atomic_load(&s.nr) < NR_LOGGED)
 		sched_yield();

@@ -65,6 +65,25 @@ START_TEST(every_option)
 }
 END_TEST
 
+START_TEST(intents)
+{
+	parse_ok("eraimgfs img mnt");
+	ck_assert_uint_eq(options.intent, 4 << 20);
+	ck_assert_uint_eq(options.intent_max, UINT64_C(8) << 30);
+	parse_ok("eraimgfs img mnt -o intent=off");
+	ck_assert_uint_eq(options.intent, 0);
+	ck_assert_uint_eq(options.intent_max, UINT64_C(8) << 30);
+	parse_ok("eraimgfs img mnt -o intent=off,intent=256K,intent_max=1G,intent_max=unlimited");
+	ck_assert_uint_eq(options.intent, 256 << 10);
+	ck_assert(options.intent_max == UINT64_MAX);
+	parse_ok("eraimgfs img mnt -o intent=4096,intent_max=4K");
+	ck_assert_uint_eq(options.intent, 4096);
+	ck_assert_uint_eq(options.intent_max, 4096);
+	parse_ok("eraimgfs img mnt -o intent=9223372036854775807,intent_max=unlimited");
+	ck_assert_uint_eq(options.intent, INT64_MAX);
+}
+END_TEST
+
 START_TEST(debug_is_foreground)
 {
 	parse_ok("eraimgfs -d img mnt");
@@ -172,7 +191,22 @@ START_TEST(refused)
 		{ "eraimgfs img mnt -o nonsense=1", "nonsense" },
 		{ "eraimgfs img mnt -o Ro", "Ro" },
 		{ "eraimgfs img mnt -o takeover=1", "takeover" },
-		{ "eraimgfs img mnt -o intent=4M", "intent" },
+		{ "eraimgfs img mnt -o intent", "intent" },
+		{ "eraimgfs img mnt -o intent=", "intent: must be off or a size" },
+		{ "eraimgfs img mnt -o intent=0", "intent: must be off or a size" },
+		{ "eraimgfs img mnt -o intent=4095", "intent: must be off or a size" },
+		{ "eraimgfs img mnt -o intent=-4M", "intent: must be off or a size" },
+		{ "eraimgfs img mnt -o intent=unlimited", "intent: must be off or a size" },
+		{ "eraimgfs img mnt -o intent=Off", "intent: must be off or a size" },
+		{ "eraimgfs img mnt -o intent=9223372036854775808", "intent: must be off or a size" },
+		{ "eraimgfs img mnt -o intent=99999999999999999999", "intent: must be off or a size" },
+		{ "eraimgfs img mnt -o intent_max", "intent_max" },
+		{ "eraimgfs img mnt -o intent_max=off", "intent_max: must be unlimited or a size" },
+		{ "eraimgfs img mnt -o intent_max=0", "intent_max: must be unlimited or a size" },
+		{ "eraimgfs img mnt -o intent_max=4095", "intent_max: must be unlimited or a size" },
+		{ "eraimgfs img mnt -o intent=1G,intent_max=4M", "intent_max: is less than one intent" },
+		{ "eraimgfs img mnt -o intent_max=1M", "intent_max: is less than one intent" },
+		{ "eraimgfs img mnt -o intent_max=8X", "intent_max: must be unlimited or a size" },
 		{ "eraimgfs img mnt -o ro=1", "ro" },
 		{ "eraimgfs img mnt -o nocreate=", "nocreate" },
 		{ "eraimgfs img mnt -o metadata", "metadata" },
@@ -266,6 +300,7 @@ int main(void)
 	tcase_add_checked_fixture(tcase, NULL, release);
 	tcase_add_test(tcase, defaults);
 	tcase_add_test(tcase, every_option);
+	tcase_add_test(tcase, intents);
 	tcase_add_test(tcase, debug_is_foreground);
 	tcase_add_test(tcase, takeover_is_not_for_readers);
 	tcase_add_test(tcase, last_wins);
