@@ -19,6 +19,7 @@ struct model {
 	uint64_t newest;
 	uint16_t written[MAX_BLOCKS];
 	uint16_t intents[NR_EXTENTS][MAX_BLOCKS];
+	uint16_t left[MAX_BLOCKS]; /* by intents of a session that failed: nobody is trusted to know better */
 };
 
 static uint16_t eras_of(uint64_t from, uint64_t to)
@@ -69,7 +70,8 @@ static void check_since(const char *path, const struct model *m, uint64_t settle
 		ck_assert_uint_eq(bm_nr_bits(blocks), m->nr_blocks);
 		for (uint64_t b = 0; b < m->nr_blocks; b++) {
 			bool is_exact = m->written[b] & eras_of(era, MAX_ERAS);
-			bool is_feared = feared_in(m, b, era, counts) && !is_exact;
+			bool is_left = m->left[b] & eras_of(era, MAX_ERAS);
+			bool is_feared = (feared_in(m, b, era, counts) || is_left) && !is_exact;
 			nr_feared += is_feared;
 			ck_assert_msg(bm_test_range(blocks, b, b + 1) == is_exact &&
 					      (feared && bm_test_range(feared, b, b + 1)) == is_feared &&
@@ -111,7 +113,7 @@ static int on_bits(uint64_t first, unsigned int nr, const uint64_t *words, void 
 {
 	struct told *t = arg;
 	for (unsigned int i = 0; i < nr; i++) {
-		uint16_t eras = feared_in(t->model, first + i, 1, MAX_ERAS);
+		uint16_t eras = feared_in(t->model, first + i, 1, MAX_ERAS) | t->model->left[first + i];
 		eras |= t->era >= t->digested ? t->model->written[first + i] : 0;
 		ck_assert_msg((words[i / 64] >> i % 64 & 1) == (eras >> t->era & 1), "block %llu of era %llu",
 			(unsigned long long)first + i, (unsigned long long)t->era);
@@ -125,7 +127,7 @@ static int on_eras(uint64_t first, unsigned int nr, const uint64_t *eras, void *
 	for (unsigned int i = 0; i < nr; i++) {
 		uint16_t all = t->model->written[first + i];
 		if (t->logical)
-			all |= feared_in(t->model, first + i, 1, MAX_ERAS);
+			all |= feared_in(t->model, first + i, 1, MAX_ERAS) | t->model->left[first + i];
 		else
 			all &= eras_of(0, t->digested);
 		ck_assert_uint_eq(eras[i], all ? 31u - (unsigned int)__builtin_clz(all) : 0);
@@ -280,9 +282,12 @@ START_TEST(test_copy)
 	}
 	ck_assert_int_eq(meta_writeset_copy(meta, 3, 5), 0);
 	fixture_commit(meta);
-	for (uint64_t b = 0; b < m.nr_blocks; b++)
-		if ((m.written[b] & eras_of(3, 5)) || feared_in(&m, b, 3, 5))
+	for (uint64_t b = 0; b < m.nr_blocks; b++) {
+		if (m.written[b] & eras_of(3, 5))
 			m.written[b] |= 1u << 5;
+		if (feared_in(&m, b, 3, 5))
+			m.left[b] |= 1u << 5;
+	}
 	meta_close(meta);
 	check_all(path, &m, 1);
 }
