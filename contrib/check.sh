@@ -146,6 +146,12 @@ checkpoint-unverified era_freeze
 close-keeps-nothing era_handover
 read-before-lock era_handover
 fenced-checkpoint era_handover
+one-look era_intents
+collect-first era_intents
+settle-unarmed era_intents
+drop-without-marks era_intents
+partial-whole era_intents
+trust-frozen era_intents
 cached-open fs-coherence
 END
 }

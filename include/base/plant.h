@@ -16,6 +16,8 @@
  *     collect-first  an extent is disarmed after its bits were collected
  *     settle-unarmed bits are published whose extent was not armed
  *     drop-without-marks     an intent goes and the marks that it stood for are not made
+ *     partial-whole  recovery takes a slot for whole that says that bits are missing
+ *     trust-frozen   a frozen instance vouches for intents that may be another's
  *     lazy-switch    the new era is committed without an fsync
  *     data-first     the image is changed before its mark is committed
  *     reply-early    a checkpoint never waits for the image's fsync

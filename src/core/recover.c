@@ -132,7 +132,8 @@ static int take_remains(struct opening *o)
 		if (era_nr == 0 || era_nr > o->found.current_era)
 			continue;
 		struct taking_over t = { .meta = meta, .era = era_nr, .nr_blocks = o->found.nr_blocks };
-		bool is_whole = session_remains_visit(remains, i, take_chunk, &t) == 0 && !remains->is_partial[i];
+		bool is_whole = session_remains_visit(remains, i, take_chunk, &t) == 0 &&
+				(PLANTED(PARTIAL_WHOLE) || !remains->is_partial[i]);
 		/* Where the file cannot be read the intents speak. */
 		r = t.meta_error;
 		if (r == 0 && is_whole)

@@ -103,7 +103,7 @@ static int section_chunk(struct section *s, uint64_t chunk)
 	uint64_t mask[BM_CHUNK_WORDS];
 	uint64_t any = 0;
 
-	int r = s->what == SETTLE_ALL || PLANTED(SETTLE_UNARMED) ? 0 : section_mask(s, chunk, mask);
+	int r = s->what == SETTLE_ALL ? 0 : section_mask(s, chunk, mask);
 	if (r < 0 || !plane_collect(s->plane, chunk, row->words))
 		return r;
 	for (unsigned int i = 0; i < BM_CHUNK_WORDS; i++) {
@@ -332,8 +332,10 @@ int era_settle(struct era *era, uint64_t *ret_from)
 	/* What is frozen has no intents of ours, and may have those of who has taken it over. */
 	bool is_running = era->meta != NULL && !era_is_dead(era);
 	metalock_release(era);
-	if (!is_running)
+	if (!is_running) {
+		*ret_from = PLANTED(TRUST_FROZEN) ? era->first_era : UINT64_MAX;
 		return 0;
+	}
 	/* The current plane first: should its era end meanwhile, it is the old one by then. */
 	int r = era->has_intents ? settle_plane(era, SETTLE_KEEP, metalock_behind) : 0;
 	if (r == 0 && era->has_intents)
