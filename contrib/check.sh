@@ -119,17 +119,11 @@ planted() {
     fi
   done <<'END'
 early-publish era_regress
-early-publish crash-states
 mark-first era_fault
-mark-first crash-states
 stale-plane era_fault
-stale-plane crash-states
 no-drain era_regress
-no-drain crash-states
 show-early era_fault
-show-early crash-states
 retry-fsync era_fault
-retry-fsync crash-states
 lazy-marks crash-states
 lazy-switch crash-states
 data-first crash-states
@@ -151,14 +145,14 @@ collect-first era_intents
 settle-unarmed era_intents
 drop-without-marks era_intents
 partial-whole era_intents
-trust-frozen era_intents
+trust-frozen era_intents_regress
 cached-open fs-coherence
 END
 }
 
 # What the slower builds run.
 address_tests=(fs-mount fs-stop fs-operations fs-since fs-checkpoint fs-bad_image fs-locks fs-binding fs-reads_go_on)
-thread_tests=(bitmap ctl_server era_race era_regress era_interleave era_freeze era_freeze_fail era_handover fs-checkpoint
+thread_tests=(bitmap ctl_server era_race era_race-intents era_intents_regress era_regress era_interleave era_freeze era_freeze_fail era_handover fs-checkpoint
   fs-stop fs-reads_go_on fs-coherence)
 memory_tests=(num err fmt options meta_create era_open)
 
