@@ -884,7 +884,8 @@ struct cut {
 	atomic_bool begin_armed;
 	struct era_config config;
 	struct era *era;
-	struct timespec mtime; /* the image's, when it was opened: on the same boot a later one would need its session */
+	struct timespec
+		mtime; /* the image's, when it was opened: on the same boot a later one would need its session */
 };
 
 static void hold_any_begin(struct vfs_fault *vfs, void *arg)
