@@ -63,8 +63,6 @@ int era_freeze_prepare(struct era *era, struct err *err)
 	/* So that little is left for when writers wait. */
 	uint64_t settled_from;
 	r = era_settle(era, &settled_from);
-	if (r < 0 && state_refuse_unless_running(era, err) < 0) /* another froze it meanwhile */
-		return err->code;
 	if (r < 0)
 		return err_set(err, r, "the marks of what was written cannot be recorded in %s: %s", era->metadata_path,
 			strerror(-r));

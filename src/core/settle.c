@@ -233,7 +233,7 @@ static struct plane *which_plane(struct era *era, enum settle_what what)
 }
 
 /* All sections of one of the planes, which may be replaced or go meanwhile: then all that was in it has been settled by who
- * did that, or it has become the old one. */
+ * did that, or it has become the old one. -EAGAIN: a freeze has done that, and has given the metadata up. */
 static int settle_plane(struct era *era, enum settle_what what, void (*lock)(struct era *era))
 {
 	struct section *s = section_new(era, NULL, what);
@@ -245,8 +245,10 @@ static int settle_plane(struct era *era, enum settle_what what, void (*lock)(str
 		lock(era);
 		s->plane = which_plane(era, what);
 		more = s->plane && s->plane->set;
-		if (era_is_dead(era) || !era->meta)
+		if (era_is_dead(era))
 			r = -EIO;
+		else if (!era->meta)
+			r = -EAGAIN;
 		if (r == 0 && more) {
 			at = s->plane->era == of_era ? at : 0;
 			of_era = s->plane->era;
@@ -340,6 +342,8 @@ int era_settle(struct era *era, uint64_t *ret_from)
 	int r = era->has_intents ? settle_plane(era, SETTLE_KEEP, metalock_behind) : 0;
 	if (r == 0 && era->has_intents)
 		r = settle_plane(era, SETTLE_ALL, metalock_behind);
+	if (r == -EAGAIN) /* frozen by now */
+		return 0;
 	if (r == 0)
 		*ret_from = era->first_era;
 	return r;

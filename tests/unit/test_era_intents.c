@@ -493,19 +493,27 @@ START_TEST(test_a_full_run_folder_is_no_signal_and_is_said)
 }
 END_TEST
 
-/* A folder that is on a disk; it goes with the test. */
-static void disk_folder(char *ret_path, size_t size)
+static char disk_folder[64];
+
+/* A folder that is on a disk. It is made and removed in the process that is not forked: it goes also where the test fails. */
+static void disk_setup(void)
 {
 	static const char *const candidates[] = { "/var/tmp", "/tmp", "." };
 	struct statfs fs;
 	for (unsigned int i = 0; i < 3; i++) {
 		if (statfs(candidates[i], &fs) < 0 || fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC)
 			continue;
-		snprintf(ret_path, size, "%s/era-test-run-XXXXXX", candidates[i]);
-		expect(mkdtemp(ret_path) != NULL);
+		snprintf(disk_folder, sizeof(disk_folder), "%s/era-test-run-XXXXXX", candidates[i]);
+		expect(mkdtemp(disk_folder) != NULL);
 		return;
 	}
 	expect_msg(false, "no folder that is not in memory");
+}
+
+static void disk_teardown(void)
+{
+	core_empty_dir(disk_folder);
+	expect_eq(rmdir(disk_folder), 0);
 }
 
 START_TEST(test_a_run_folder_on_a_disk_keeps_no_bits_and_that_is_said)
@@ -513,12 +521,10 @@ START_TEST(test_a_run_folder_on_a_disk_keeps_no_bits_and_that_is_said)
 	struct core_env env;
 	struct life *life = life_new();
 	core_env_init(&env, IMAGE_SIZE);
-	disk_folder(env.run, sizeof(env.run));
+	snprintf(env.run, sizeof(env.run), "%s", disk_folder);
 	struct era_config config = intent_config(&env, EXTENT);
 	live(life, &config, some_blocks, NR_SOME);
 	expect_said(&config, env.db, life);
-	core_empty_dir(env.run);
-	expect_eq(rmdir(env.run), 0);
 }
 END_TEST
 
@@ -1135,7 +1141,6 @@ int main(void)
 	tcase_add_test(tcase, test_an_earlier_sessions_file_is_not_believed);
 	tcase_add_loop_test(tcase, test_sessions_with_intents_of_other_sizes, 0, 3);
 	tcase_add_loop_test(tcase, test_a_full_run_folder_is_no_signal_and_is_said, 0, 2);
-	tcase_add_test(tcase, test_a_run_folder_on_a_disk_keeps_no_bits_and_that_is_said);
 	tcase_add_loop_test(tcase, test_intent_max_is_never_exceeded, 0, 4);
 	tcase_add_test(tcase, test_a_great_request_is_marked_exactly);
 	tcase_add_loop_test(tcase, test_an_intent_of_no_use_goes, 0, 2);
@@ -1143,6 +1148,11 @@ int main(void)
 	tcase_add_test(tcase, test_feared_blocks_of_a_failed_session_are_in_the_era_of_its_recovery);
 	tcase_add_loop_test(tcase, test_a_freeze_leaves_no_intent_and_a_thaw_takes_up_what_was_hot, 0, 2);
 	tcase_add_loop_test(tcase, test_no_space_for_intents, 0, 2);
+	suite_add_tcase(suite, tcase);
+	tcase = tcase_create("disk");
+	tcase_set_timeout(tcase, 120);
+	tcase_add_unchecked_fixture(tcase, disk_setup, disk_teardown);
+	tcase_add_test(tcase, test_a_run_folder_on_a_disk_keeps_no_bits_and_that_is_said);
 	suite_add_tcase(suite, tcase);
 	tcase = tcase_create("protocol");
 	tcase_set_timeout(tcase, 120);
