@@ -66,7 +66,7 @@ struct era {
 	struct plane *plane;
 	struct intents intents;
 	bool has_intents; /* fixed while open; else each first write waits for a mark of its own */
-	uint64_t first_era; /* of this session's intents: earlier ones are what crashes have left */
+	uint64_t first_era; /* of the intents that are our own: earlier ones are what crashes have left */
 
 	/* --- requests that wait --- */
 	pthread_mutex_t park_lock;

@@ -15,7 +15,7 @@ enum { IDLE, PARKED, ACTIVE };
 /* The database. Sets are of blocks or of extents; an era is an index. */
 struct base {
 	uint8_t marks[NR_ERAS], intents[NR_ERAS];
-	uint8_t current, durable_era, first /* era of this session */;
+	uint8_t current, durable_era, first /* era of its own intents */;
 };
 
 /* Bytes only: see explore_model. */

@@ -18,7 +18,7 @@
  *     checkpoint   (gate closed and empty) label the other slot; commit* the new era; new plane, hot armed (gate open)
  *                  settle: collect the old plane; commit its marks; then commit the removal of its intents; free its slot
  *                  (image fsynced, no mutex) commit* durable_era; answer
- *     query        as a sweep, of both planes; then the reader's snapshot, which ignores the intents of this session
+ *     query        as a sweep, of both planes; then the reader's snapshot, which ignores the intents of the asked one
  *     recovery     image fsynced; commit*: bits of the slots as marks of the era on their label, instead of that era's
  *                  intents, and a new era
  *

@@ -46,7 +46,7 @@ enum step {
 	STEP_FSYNC, /* the image */
 	STEP_ANSWER, /* of a checkpoint */
 	STEP_ASK,
-	STEP_SNAPSHOT, /* of the reader, which counts the intents of this session if the daemon could not settle */
+	STEP_SNAPSHOT, /* of the reader, which counts its intents if the daemon could not settle */
 	STEP_FORGET_SLOTS,
 	STEP_START, /* what is recovered serves writers */
 	/* Transactions with an fsync; power loss takes back none that has returned */
