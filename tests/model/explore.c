@@ -178,3 +178,25 @@ struct explore_result explore(const struct explore_model *model, const void *ini
 	free(space.edges);
 	return result;
 }
+
+int explore_main(int argc, char **argv, size_t nr, const char *(*name_of)(size_t variant),
+	bool (*run)(size_t variant, FILE *trace))
+{
+	const char *name = argc == 3 && strcmp(argv[1], "--trace") == 0 ? argv[2] : NULL;
+	bool found = false;
+	bool good = true;
+
+	if (argc > 1 && !name) {
+		fprintf(stderr, "usage: %s [--trace VARIANT]\n", argv[0]);
+		return EXIT_FAILURE;
+	}
+	for (size_t i = 0; i < nr; i++) {
+		if (name && strcmp(name, name_of(i)) != 0)
+			continue;
+		found = true;
+		good = run(i, name ? stdout : NULL) && good;
+	}
+	if (!found)
+		fprintf(stderr, "%s: there is no variant of this name\n", name);
+	return found && good ? EXIT_SUCCESS : EXIT_FAILURE;
+}

@@ -40,4 +40,9 @@ struct explore_result {
 /* trace, if not NULL, is told the way to the bad state. Ends the process when memory runs out. */
 struct explore_result explore(const struct explore_model *model, const void *initial, FILE *trace);
 
+/* The main() of a test of nr variants of a model: runs all of them, or with "--trace NAME" the one of that name, which tells its
+ * way. run returns whether the variant does what is expected of it. What main() returns. */
+int explore_main(int argc, char **argv, size_t nr, const char *(*name_of)(size_t variant),
+	bool (*run)(size_t variant, FILE *trace));
+
 #endif

@@ -7,7 +7,6 @@
  */
 #include "intents.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 static const struct world worlds[] = {
@@ -311,23 +310,17 @@ static bool run_variant(const struct variant *variant, FILE *trace)
 	return variant->breaks == result.broken;
 }
 
+static const char *name_of(size_t variant)
+{
+	return variants[variant].name;
+}
+
+static bool run(size_t variant, FILE *trace)
+{
+	return run_variant(&variants[variant], trace);
+}
+
 int main(int argc, char **argv)
 {
-	const char *name = argc == 3 && strcmp(argv[1], "--trace") == 0 ? argv[2] : NULL;
-	bool found = false;
-	bool good = true;
-
-	if (argc > 1 && !name) {
-		fprintf(stderr, "usage: %s [--trace VARIANT]\n", argv[0]);
-		return EXIT_FAILURE;
-	}
-	for (size_t i = 0; i < NR_VARIANTS; i++) {
-		if (name && strcmp(name, variants[i].name) != 0)
-			continue;
-		found = true;
-		good = run_variant(&variants[i], name ? stdout : NULL) && good;
-	}
-	if (!found)
-		fprintf(stderr, "%s: there is no variant of this name\n", name);
-	return found && good ? EXIT_SUCCESS : EXIT_FAILURE;
+	return explore_main(argc, argv, NR_VARIANTS, name_of, run);
 }
